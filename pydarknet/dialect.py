@@ -1,0 +1,30 @@
+"""The two dialects of Darknet, kept in one place.
+
+``pjreddie`` is pjreddie/darknet, the default and what we write; ``alexeyab`` is AlexeyAB/darknet and
+hank-ai's continuation. The dialect decides four things and nothing else: the order of a layer's
+matrices in a weights file, the epsilon of batch norm at inference, the candidate of a GRU, and the
+default state size of an ``[rnn]``.
+"""
+
+from enum import Enum
+
+
+class Dialect(Enum):
+    """One of the two forks of Darknet whose conventions differ."""
+
+    PJREDDIE = "pjreddie"
+    ALEXEYAB = "alexeyab"
+
+    @property
+    def version(self):
+        """Major, minor and revision that its ``save_weights`` writes."""
+        return (0, 2, 0) if self is Dialect.PJREDDIE else (0, 2, 5)
+
+    @staticmethod
+    def of_header(major, minor, revision):
+        """The dialect that wrote a weights file: AlexeyAB's since revision 5 of version 0.2."""
+        return Dialect.ALEXEYAB if (major, minor, revision) >= (0, 2, 5) else Dialect.PJREDDIE
+
+
+PJREDDIE = Dialect.PJREDDIE
+ALEXEYAB = Dialect.ALEXEYAB

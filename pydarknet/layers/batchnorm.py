@@ -1,0 +1,103 @@
+"""Batch normalisation of one matrix product inside a layer.
+
+For the B values z of one feature at one step
+
+    mean = Σ z / B      variance = Σ (z - mean)² / (B - 1)      s = √variance      d = s + 1e-6
+    ẑ = (z - mean) / d     y = scale ẑ    (the bias is added by the layer that owns the product)
+
+which is Darknet's forward pass (``forward_batchnorm_layer``, ``normalize_cpu``, ``variance_cpu``) to
+the letter, and the exact gradient of it: with dẑ = scale dy
+
+    dz = (dẑ - Σ dẑ / B) / d  -  ẑ Σ(dẑ ẑ) / ((B - 1) s)        dscale = Σ dy ẑ
+
+The rolling statistics move by a hundredth at every step: rolling = .99 rolling + .01 measured.
+At inference they take the place of the measured ones, and d is √(rolling variance) + 1e-6 in
+pjreddie's dialect, √(rolling variance + 1e-5) in AlexeyAB's.
+"""
+
+import numpy as np
+
+from pydarknet.dialect import PJREDDIE
+from pydarknet.errors import TrainingError
+from pydarknet.parameters import Statistic
+
+EPSILON = 1e-6
+ALEXEYAB_EPSILON = 1e-5
+MOMENTUM = 0.99  # of the rolling statistics
+
+
+class BatchNorm:
+    """Batch normalisation of a product with F features, step by step over its B streams.
+
+    Owned by a layer, to which it adds its ``scales`` (initially 1), ``rolling_mean`` and
+    ``rolling_variance`` (initially 0, as Darknet allocates them). It keeps its own tape between
+    :meth:`forward` and :meth:`backward`.
+    """
+
+    def __init__(self, layer, name, features):
+        self.scales = layer._parameter(f"{name}.scales", (features,), decayed=False)
+        self.scales.value[:] = 1
+        self.rolling_mean = Statistic(f"{name}.rolling_mean", (features,), layer.dtype)
+        self.rolling_variance = Statistic(f"{name}.rolling_variance", (features,), layer.dtype)
+        layer.statistics += [self.rolling_mean, self.rolling_variance]
+        self.gradient = None
+
+    def begin(self, T, B, factor=1):
+        """Prepare for T steps of B streams; ``factor`` (F, 1) or 1 multiplies y (the layer's own scaling)."""
+        if B < 2:
+            raise TrainingError(
+                "batch_normalize=1 needs at least 2 streams (batch / subdivisions) to train: "
+                "the variance of a single value is not defined")
+        F = self.scales.value.size
+        if self.gradient is None or self.gradient.shape != (F, T, B):
+            dtype = self.scales.value.dtype
+            self._z_hat = np.empty((T, F, B), dtype)
+            self._s = np.empty((T, F, 1), dtype)
+            self.gradient = np.empty((F, T, B), dtype)
+        self._factor = self.scales.value[:, None] * factor
+
+    def forward(self, z, t):
+        """y of step ``t`` in place of ``z`` (F, B). Moves the rolling statistics."""
+        B = z.shape[1]
+        z_hat, s = self._z_hat[t], self._s[t]
+        mean = z.mean(axis=1, keepdims=True)
+        np.subtract(z, mean, out=z_hat)
+        variance = np.einsum("fb,fb->f", z_hat, z_hat)[:, None]
+        variance /= B - 1
+        np.sqrt(variance, out=s)
+        z_hat /= s + z.dtype.type(EPSILON)
+        np.multiply(z_hat, self._factor, out=z)
+        for rolling, measured in ((self.rolling_mean, mean), (self.rolling_variance, variance)):
+            rolling.value *= MOMENTUM
+            rolling.value += (1 - MOMENTUM) * measured[:, 0]
+
+    def backward(self, dy, t):
+        """d(loss)/dz of step ``t`` (F, B) from ``dy`` = d(loss)/d(scale ẑ), kept in ``gradient[:, t]``.
+
+        Adds to the gradient of the scales.
+        """
+        B = dy.shape[1]
+        z_hat, s, dz = self._z_hat[t], self._s[t], self.gradient[:, t]
+        scales = self.scales.value[:, None]
+        product = np.einsum("fb,fb->f", dy, z_hat)
+        self.scales.gradient += product
+        # B equal values: s = 0 and ẑ = 0, and nothing comes back through the variance.
+        pull = product[:, None] * scales / ((B - 1) * np.where(s > 0, s, 1))
+        np.subtract(dy, dy.mean(axis=1, keepdims=True), out=dz)
+        dz *= scales / (s + dy.dtype.type(EPSILON))
+        dz -= z_hat * pull
+        return dz
+
+    def inference_scale(self, dialect):
+        """scale / d of the rolling variance (F,): what multiplies z - rolling mean at inference."""
+        variance = self.rolling_variance.value
+        if dialect is PJREDDIE:
+            d = np.sqrt(variance) + variance.dtype.type(EPSILON)
+        else:
+            d = np.sqrt(variance + variance.dtype.type(ALEXEYAB_EPSILON))
+        return self.scales.value / d
+
+    def fold(self, weights, biases, dialect):
+        """Weights and biases that at inference do what ``weights``, this norm and ``biases`` do."""
+        scale = self.inference_scale(dialect)
+        return weights * scale[:, None], biases - scale * self.rolling_mean.value

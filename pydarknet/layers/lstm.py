@@ -1,0 +1,251 @@
+"""The LSTM: long short-term memory, forward and backward through time.
+
+At each step t, for every stream, with x the input, h the output and c the cell:
+
+    g = tanh(Ug x + Wg h₋₁ + bg)        the candidate: what could be written
+    i = σ(Ui x + Wi h₋₁ + bi)           the input gate: how much of it is
+    f = σ(Uf x + Wf h₋₁ + bf)           the forget gate: how much of the old cell stays
+    o = σ(Uo x + Wo h₋₁ + bo)           the output gate: how much of the cell shows
+    c = f ∘ c₋₁ + i ∘ g
+    h = o ∘ tanh(c)
+
+with σ the logistic function, ∘ the product of elements and h₋₁, c₋₁ those of the step before; at the
+first step, those that the call before left behind. The gates of all four kinds are computed as one,
+``z = U @ x + W @ h + b`` with U (4H, D) and W (4H, H): rows 0..H of z are g's, then i's, f's, o's.
+
+Backward, from the last step to the first, dh is d(loss)/dh and so on; what arrives from the step
+after is added to what arrives from above:
+
+    dh  = dy + Wᵀ dz₊₁
+    dc  = f₊₁ ∘ dc₊₁ + dh ∘ o ∘ (1 - tanh²c)
+    dzg = dc ∘ i ∘ (1 - g²)
+    dzi = dc ∘ g ∘ i ∘ (1 - i)
+    dzf = dc ∘ c₋₁ ∘ f ∘ (1 - f)
+    dzo = dh ∘ tanh(c) ∘ o ∘ (1 - o)
+    dx  = Uᵀ dz      dU = Σ dz xᵀ      dW = Σ dz h₋₁ᵀ      db = Σ dz
+
+Source: S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997,
+with the forget gate of F. Gers et al., 2000; Darknet's ``src/lstm_layer.c``, whose defects (the cell
+gradient that leaks from call to call, the first step that reads its own cell for the carried one)
+are not repeated here.
+"""
+
+import numpy as np
+
+from pydarknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
+from pydarknet.layers.batchnorm import BatchNorm
+from pydarknet.layers.projection import InputProjection
+from pydarknet.layers.tape import Tape
+
+GATES = "gifo"  # the order of the gates in U, W, b and z
+
+# The eight connected layers of Darknet in the order of the weights file: w takes h, u takes x.
+FILE_ORDER = {
+    PJREDDIE: "wi wf wo wg ui uf uo ug".split(),
+    ALEXEYAB: "wf wi wg wo uf ui ug uo".split(),
+}
+
+
+class LSTM(Layer):
+    """A layer of B independent LSTMs with shared weights: input (D, T, B), output (H, T, B).
+
+    Parameters of the constructor: ``inputs`` D, ``outputs`` H (Darknet's ``output``),
+    ``batch_normalize`` (Darknet's key: each of the eight products is normalised over the streams of
+    its step), and ``random``, a numpy Generator for the initial weights. Darknet's matrices are the
+    attributes ``wi wf wo wg ui uf uo ug`` (:class:`~pydarknet.layers.base.Matrix`). The state h and
+    c, each (H, B), is carried from call to call; after ``backward``, ``dh0`` and ``dc0`` are the
+    gradients of the state that the last ``forward`` began with.
+    """
+
+    type = "lstm"
+    takes_one_hot = True
+
+    def __init__(self, inputs, outputs, batch_normalize=False, dtype=np.float32, random=None):
+        super().__init__(inputs, outputs, dtype)
+        D, H = inputs, outputs
+        self.U = self._parameter("U", (4 * H, D), decayed=True)
+        self.W = self._parameter("W", (4 * H, H), decayed=True)
+        # Darknet keeps a bias with each of the two; their sum is the b of the equations.
+        self.u_biases = self._parameter("u.biases", (4 * H,), decayed=False)
+        self.w_biases = self._parameter("w.biases", (4 * H,), decayed=False)
+        self.u_norm = BatchNorm(self, "u", 4 * H) if batch_normalize else None
+        self.w_norm = BatchNorm(self, "w", 4 * H) if batch_normalize else None
+        for n, gate in enumerate(GATES):
+            rows = slice(n * H, (n + 1) * H)
+            setattr(self, "u" + gate, Matrix("u" + gate, self.U, self.u_biases, self.u_norm, rows))
+            setattr(self, "w" + gate, Matrix("w" + gate, self.W, self.w_biases, self.w_norm, rows))
+        if random is not None:
+            for name in FILE_ORDER[PJREDDIE]:
+                uniform_weights(random, getattr(self, name).weights)
+        self._input = InputProjection(self.U)
+        self._half = np.ones((4 * H, 1), dtype)
+        self._half[H:] = 0.5  # of the logistic gates: see cell()
+        self._tape = None
+
+    def stored(self, dialect):
+        return [array for name in FILE_ORDER[dialect] for array in getattr(self, name).stored()]
+
+    def _state_names(self):
+        return "h", "c"
+
+    def forward(self, x, train=False):
+        H, (_, T, B) = self.outputs, x.shape
+        tape, state = self._tape_for(T, B), self.state(B)
+        tape.h[:H, 0] = state["h"]
+        tape.c[0] = state["c"]
+        normalize = train and self.u_norm is not None
+        U, W, b = self._halved_weights(fold=not train)
+        if normalize:
+            U, W = self.U.value, self.W.value
+            self.u_norm.begin(T, B, self._half)
+            self.w_norm.begin(T, B, self._half)
+        self._input.begin(x, U)
+        Wb = tape.weights_and_bias(W, 0 if normalize else b)
+        for block in tape.blocks:
+            Ux = self._input.block(block)
+            for t in block:
+                Ux_t, h_, z = Ux[:, t - block.start], tape.h_views[t], tape.z[t]
+                np.matmul(Wb, h_, out=z)
+                if normalize:
+                    self.u_norm.forward(Ux_t, t)
+                    self.w_norm.forward(z, t)
+                    np.add(z, b[:, None], out=z)
+                np.add(z, Ux_t, out=z)  # z = U x + W h₋₁ + b
+                cell(*tape.cells[t])
+        state["h"][...] = tape.h[:H, T]
+        state["c"][...] = tape.c[T]
+        return tape.h[:H, 1:]
+
+    def backward(self, dy, want_dx=True):
+        tape, normalize = self._tape, self.u_norm is not None
+        W_T = tape.transposed(self.W.value)
+        self.dh0, self.dc0 = dh_, dc = tape.start_back()  # zero: nothing comes from after the end
+        dh, spare = tape.dh, tape.spare
+        for block in reversed(tape.blocks):
+            tape.differentiate(block)
+            for t in reversed(block):
+                dc_dh, dz_dc, dz_dh, f, dz, dz_gif, dz_o = tape.steps_back[t]
+                np.add(dy[:, t], dh_, out=dh)        # dh  = dy + Wᵀ dz₊₁
+                np.multiply(dc_dh, dh, out=spare)
+                np.add(dc, spare, out=dc)            # dc  = f₊₁ ∘ dc₊₁ + dh ∘ o ∘ (1 - tanh²c)
+                np.multiply(dz_dc, dc, out=dz_gif)   # dzg, dzi, dzf
+                np.multiply(dz_dh, dh, out=dz_o)     # dzo
+                np.multiply(f, dc, out=dc)           # for the step before
+                np.matmul(W_T, self.w_norm.backward(dz, t) if normalize else dz, out=dh_)
+        if normalize:
+            db = flat(tape.dz).sum(axis=1)
+            dW, _ = tape.weight_products(self.w_norm.gradient)
+            for t in range(tape.T):
+                self.u_norm.backward(tape.dz[:, t], t)
+            dUx = self.u_norm.gradient
+        else:
+            dW, db = tape.weight_products(tape.dz)   # dW = Σ dz h₋₁ᵀ, db = Σ dz
+            dUx = tape.dz
+        self.W.gradient += dW
+        self.w_biases.gradient += db
+        self.u_biases.gradient += db
+        return self._input.backward(dUx, want_dx)    # dU = Σ dz xᵀ, dx = Uᵀ dz
+
+    def stepper(self, streams, one_hot):
+        U, W, b = self._halved_weights(fold=True)
+        B, H = streams, self.outputs
+        state = self.state(B)
+        h, c = state["h"], state["c"]
+        tanh_c, spare = np.empty_like(h), np.empty_like(h)
+        z, *gates = gate_views(np.empty((4, H, B), self.dtype))
+        project = self._input.stepper(U, b, B, one_hot)
+
+        def step(x):
+            np.matmul(W, h, out=z)
+            np.add(z, project(x), out=z)
+            cell(z, *gates, c, spare, c, tanh_c, h)
+            return h
+
+        return step
+
+    def _halved_weights(self, fold):
+        """U, W and b with the rows of the logistic gates halved; with ``fold``, batch norm folded in."""
+        U, W, b = self.U.value, self.W.value, self.u_biases.value + self.w_biases.value
+        if fold and self.u_norm is not None:
+            U, b = self.u_norm.fold(U, b, self.dialect)
+            W, b = self.w_norm.fold(W, b, self.dialect)
+        return U * self._half, W * self._half, b * self._half[:, 0]
+
+    def _tape_for(self, T, B):
+        if self._tape is None or not self._tape.fits(T, B):
+            self._tape = LSTMTape(self, T, B)
+        return self._tape
+
+
+def cell(z, ifo, g, i, f, o, c_, spare, c, tanh_c, h):
+    """One step of the cell, in place: z (4H, B) becomes the gates; then c from c₋₁, and h.
+
+    The rows of i, f and o hold *half* of their z, so that one tanh serves all four gates:
+    σ(z) = tanh(z/2) / 2 + 1/2.
+    """
+    np.tanh(z, out=z)            # g = tanh(z)
+    np.multiply(ifo, 0.5, out=ifo)
+    np.add(ifo, 0.5, out=ifo)    # i, f, o = σ(z)
+    np.multiply(f, c_, out=c)
+    np.multiply(i, g, out=spare)
+    np.add(c, spare, out=c)      # c = f ∘ c₋₁ + i ∘ g
+    np.tanh(c, out=tanh_c)
+    np.multiply(o, tanh_c, out=h)  # h = o ∘ tanh(c)
+
+
+def gate_views(z):
+    """The arguments z, ifo, g, i, f, o of :func:`cell` for gates (4, H, B)."""
+    H, B = z.shape[1:]
+    return z.reshape(4 * H, B), z[1:], *z
+
+
+class LSTMTape(Tape):
+    """The tape of an LSTM: gates z (T, 4, H, B), cells c (T+1, H, B) and their tanh (T, H, B)."""
+
+    def __init__(self, layer, T, B):
+        super().__init__(layer, T, B, rows=4 * layer.outputs)
+        H = self.H
+        self.gates = self.empty(T, 4, H, B)
+        self.c = self.empty(T + 1, H, B)
+        self.tanh_c = self.empty(T, H, B)
+        self.spare = self.empty(H, B)
+        self.h_views = [self.h[:, t] for t in range(T)]
+        self.z = [gates.reshape(4 * H, B) for gates in self.gates]
+        self.cells = [(*gate_views(self.gates[t]), self.c[t], self.spare,
+                       self.c[t + 1], self.tanh_c[t], self.h[:H, t + 1]) for t in range(T)]
+        self.steps_back = None
+
+    def start_back(self):
+        """Make the views of the backward pass, if it is the first; return dh and dc of after the end: zeros."""
+        T, H, B = self.T, self.H, self.B
+        if self.steps_back is None:
+            size = max(len(block) for block in self.blocks)
+            self.slopes = self.empty(size, 5, H, B)
+            self.dh = self.empty(H, B)
+            dz = self.dz.reshape(4, H, T, B)
+            self.steps_back = []
+            for block in self.blocks:
+                for slopes, t in zip(self.slopes, block):
+                    self.steps_back.append((slopes[4], slopes[:3], slopes[3], self.gates[t, 2],
+                                            self.dz[:, t], dz[:3, :, t], dz[3, :, t]))
+        return np.zeros((H, B), self.dtype), np.zeros((H, B), self.dtype)
+
+    def differentiate(self, block):
+        """What the steps of ``block`` multiply dc and dh with: dz of g, i, f by dc; dz of o by dh; dc by dh."""
+        steps = slice(block.start, block.stop)
+        g, i, f, o = (self.gates[steps, n] for n in range(4))
+        ifo, c_, tanh_c = self.gates[steps, 1:], self.c[steps], self.tanh_c[steps]
+        slopes = self.slopes[:len(block)]
+        dg, di, df, do, dc = (slopes[:, n] for n in range(5))
+        np.multiply(ifo, ifo, out=slopes[:, 1:4])
+        np.subtract(ifo, slopes[:, 1:4], out=slopes[:, 1:4])  # σ' = σ - σ²
+        np.multiply(di, g, out=di)                            # g ∘ i ∘ (1 - i)
+        np.multiply(df, c_, out=df)                           # c₋₁ ∘ f ∘ (1 - f)
+        np.multiply(do, tanh_c, out=do)                       # tanh(c) ∘ o ∘ (1 - o)
+        np.multiply(g, g, out=dg)
+        np.multiply(dg, i, out=dg)
+        np.subtract(i, dg, out=dg)                            # i ∘ (1 - g²)
+        np.multiply(tanh_c, tanh_c, out=dc)
+        np.multiply(dc, o, out=dc)
+        np.subtract(o, dc, out=dc)                            # o ∘ (1 - tanh²c)

@@ -1,0 +1,92 @@
+"""From a cfg's section to a layer: which class a section names, and which options it reads."""
+
+from pydarknet.activations import ACTIVATIONS
+from pydarknet.dialect import PJREDDIE
+from pydarknet.layers.connected import Connected
+from pydarknet.layers.elementwise import ActivationLayer, Dropout
+from pydarknet.layers.lstm import LSTM
+from pydarknet.layers.output import Cost, Softmax
+
+
+class Context:
+    """What building a layer needs beyond its section: the features that come in, and the network's own."""
+
+    def __init__(self, inputs, dtype, dialect, random, dropout_random):
+        self.inputs = inputs
+        self.dtype = dtype
+        self.dialect = dialect
+        self.random = random
+        self.dropout_random = dropout_random
+
+
+def build_layer(section, context):
+    """The layer that ``section`` describes. Raises CfgError when the section does not make sense."""
+    builder = BUILDERS.get(section.type)
+    if builder is None:
+        raise section.error("this layer is not built yet")
+    layer = builder(section, context)
+    layer.dialect = context.dialect
+    _read_common_options(section, layer)
+    return layer
+
+
+def _read_common_options(section, layer):
+    # What Darknet's parse_network_cfg reads for every layer.
+    layer.learning_rate = section.number("learning_rate", 1.0)
+    layer.dontload = section.flag("dontload")
+    layer.dontsave = section.flag("dontsave")
+    layer.stopbackward = section.flag("stopbackward")
+    section.ignore("clip", "onlyforward", "dontloadscales", "smooth", "truth")
+
+
+def _activation(section, default):
+    return section.choice("activation", default, list(ACTIVATIONS))
+
+
+def _lstm(section, context):
+    return LSTM(context.inputs, section.integer("output", 1, minimum=1),
+                batch_normalize=section.flag("batch_normalize"),
+                dtype=context.dtype, random=context.random)
+
+
+def _connected(section, context):
+    return Connected(context.inputs, section.integer("output", 1, minimum=1),
+                     activation=_activation(section, "logistic"),
+                     batch_normalize=section.flag("batch_normalize"),
+                     dtype=context.dtype, random=context.random)
+
+
+def _dropout(section, context):
+    default = 0.5 if context.dialect is PJREDDIE else 0.2
+    return Dropout(context.inputs, section.number("probability", default, minimum=0, maximum=1),
+                   dtype=context.dtype, random=context.dropout_random)
+
+
+def _activation_layer(section, context):
+    return ActivationLayer(context.inputs, _activation(section, "linear"), dtype=context.dtype)
+
+
+def _softmax(section, context):
+    if section.integer("groups", 1) != 1:
+        raise section.error("groups of symbols have no meaning for one true symbol at a time; remove the line", "groups")
+    section.ignore("spatial", "noloss")
+    temperature = section.number("temperature", 1.0)
+    if temperature <= 0:
+        raise section.error("temperature must be above 0", "temperature")
+    return Softmax(context.inputs, temperature, dtype=context.dtype)
+
+
+def _cost(section, context):
+    section.choice("type", "sse", ["sse", "masked"])  # alike for a truth without masked elements
+    section.ignore("ratio", "noobj", "thresh")
+    return Cost(context.inputs, section.number("scale", 1.0), dtype=context.dtype)
+
+
+BUILDERS = {
+    "lstm": _lstm,
+    "connected": _connected,
+    "dropout": _dropout,
+    "activation": _activation_layer,
+    "softmax": _softmax,
+    "cost": _cost,
+}

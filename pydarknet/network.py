@@ -1,0 +1,199 @@
+"""The network: a cfg's sections as layers, run forward and backward as one.
+
+See :mod:`pydarknet.layers.base` for the legend (T steps, B streams, V symbols, N = T * B) and the
+layout of activations inside; what goes in and comes out here is Darknet's, (T, B) and (T, B, V).
+"""
+
+import numpy as np
+
+from pydarknet.cfg import parse_cfg
+from pydarknet.dialect import PJREDDIE, Dialect
+from pydarknet.errors import InputError
+from pydarknet.layers.base import OneHot, flat
+from pydarknet.layers.output import Cost, Softmax, softmax
+from pydarknet.layers.registry import Context, build_layer
+from pydarknet.parameters import ParameterBlock
+from pydarknet.weights import read_header, read_weights, write_weights
+
+COLUMNS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
+
+
+class Network:
+    """A recurrent network over V symbols, made of a cfg (see :func:`load_network`).
+
+    Attributes: ``cfg``; ``layers``, the softmax and cost included; ``inputs`` V; ``streams`` B,
+    ``time_steps`` T and ``subdivisions`` of training; ``seen``, the samples trained on so far;
+    ``dialect``; ``parameters`` (:class:`~pydarknet.parameters.ParameterBlock`).
+    """
+
+    def __init__(self, cfg, batch=None, time_steps=None, dialect=PJREDDIE, srand=None, dtype=np.float32):
+        net = cfg.net
+        self.cfg = cfg
+        self.dialect = dialect
+        self.dtype = np.dtype(dtype)
+        self.seen = 0
+        self._read_sizes(net, batch, time_steps)
+        for_weights, for_dropout = (np.random.Generator(np.random.PCG64(seed))
+                                    for seed in np.random.SeedSequence(srand).spawn(2))
+        self.dropout_random = for_dropout
+        self.layers = []
+        inputs = self.inputs
+        for section in cfg.layers:
+            layer = build_layer(section, Context(inputs, self.dtype, dialect, for_weights, for_dropout))
+            self.layers.append(layer)
+            inputs = layer.outputs
+        self._take_end_off(cfg)
+        self.parameters = ParameterBlock(self.layers, self.dtype)
+
+    def _read_sizes(self, net, batch, time_steps):
+        self.subdivisions = net.integer("subdivisions", 1, minimum=1)
+        cfg_batch = net.integer("batch", 1, minimum=1)
+        if cfg_batch % self.subdivisions:
+            raise net.error(f"batch={cfg_batch} is not divisible by subdivisions={self.subdivisions}", "batch")
+        cfg_steps = net.integer("time_steps", 1, minimum=1)
+        for name, value in (("batch", batch), ("time_steps", time_steps)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be a whole number from 1")
+        self.streams = batch or cfg_batch // self.subdivisions
+        self.time_steps = time_steps or cfg_steps
+        image = [net.integer(key, 0, minimum=0) for key in ("height", "width", "channels")]
+        self.inputs = net.integer("inputs", image[0] * image[1] * image[2], minimum=0)
+        if self.inputs < 1:
+            raise net.error("no `inputs`: give the number of symbols, `inputs=256` for bytes")
+
+    def _take_end_off(self, cfg):
+        """Split the layers into the body, which is run, and the end: softmax, perhaps cost."""
+        body = list(self.layers)
+        scale = 1.0
+        if body and isinstance(body[-1], Cost):
+            scale += body.pop().scale
+        if not body or not isinstance(body[-1], Softmax):
+            where = cfg.layers[-1] if cfg.layers else cfg.net
+            raise where.error("the network must end in [softmax] (a [cost] may follow)")
+        self._softmax = body.pop()
+        self._loss_scale = scale
+        self.body = body
+        for layer, section in zip(self.layers, cfg.layers):
+            if isinstance(layer, (Cost, Softmax)) and layer in body:
+                raise section.error("only the end of the network may be a softmax or a cost")
+        if self._softmax.outputs != self.inputs:
+            section = cfg.layers[len(body)]
+            raise section.error(
+                f"{self._softmax.outputs} outputs come in, but the network has inputs={self.inputs}: "
+                f"the layer before needs output={self.inputs}")
+
+    # Running
+
+    def predict(self, symbols):
+        """Probabilities of the next symbol, (T, B, V) float32, after each of the ``symbols``, integers (T, B).
+
+        The recurrent state of the B streams is carried from call to call. Raises InputError for
+        symbols that are not integers of 0..V-1 in two dimensions.
+        """
+        symbols = self._checked(symbols)
+        T, B = symbols.shape
+        out = np.empty((T, B, self.inputs), self.dtype)
+        size = max(1, COLUMNS_AT_ONCE // max(B, 1))
+        for t in range(0, T, size):
+            piece = symbols[t:t + size]
+            p = self._softmax.forward(self._forward(piece, train=False))
+            out[t:t + size] = p.reshape(self.inputs, *piece.shape).transpose(1, 2, 0)
+        return out
+
+    def train_call(self, symbols, truth):
+        """Forward and backward for ``symbols`` and the symbols that follow them, ``truth``, both (T, B).
+
+        Adds d(loss)/d(parameter) to the gradients, advances ``seen`` by N and returns the loss: the
+        cross-entropy in nats, summed over the N samples. Raises InputError as ``predict`` does.
+        """
+        symbols, truth = self._checked(symbols), self._checked(truth).reshape(-1)
+        x = self._forward(symbols, train=True)
+        self._softmax.forward(x)
+        loss = self._softmax.loss(truth)
+        dy = self._softmax.backward_from_truth(truth, self._loss_scale).reshape(x.shape)
+        for layer in reversed(self.body):
+            want_dx = layer is not self.body[0] and not layer.stopbackward
+            dy = layer.backward(dy, want_dx)
+            if dy is None or layer.stopbackward:
+                break
+        self.seen += truth.size
+        return loss
+
+    def _forward(self, symbols, train):
+        x = OneHot(symbols, self.inputs)
+        if not (self.body and self.body[0].takes_one_hot):
+            x = x.dense(self.dtype)
+        for layer in self.body:
+            x = layer.forward(x, train)
+        return x
+
+    def _checked(self, symbols):
+        symbols = np.asarray(symbols)
+        if symbols.ndim != 2 or symbols.dtype.kind not in "iu":
+            raise InputError(f"symbols must be integers of shape (T, B), not {symbols.dtype} of shape {symbols.shape}")
+        if symbols.size and not 0 <= symbols.min() <= symbols.max() < self.inputs:
+            bad = symbols.min() if symbols.min() < 0 else symbols.max()
+            raise InputError(f"symbol {bad} is outside 0..{self.inputs - 1}: the cfg has inputs={self.inputs}")
+        return symbols
+
+    def stepper(self, streams=1, temperature=None):
+        """A function of symbols (B,) that returns the probabilities (V, B) of what follows; fast for one step.
+
+        It is for a network that is not trained meanwhile, advances the network's state, and its
+        result is overwritten by the next call. ``temperature`` takes the place of the softmax's own.
+        """
+        one_hot = bool(self.body) and self.body[0].takes_one_hot
+        steps = [layer.stepper(streams, one_hot and n == 0) for n, layer in enumerate(self.body)]
+        temperature = self._softmax.temperature if temperature is None else temperature
+        out = np.empty((self.inputs, streams), self.dtype)
+
+        def step(symbols):
+            x = symbols if one_hot else OneHot(symbols[None], self.inputs).dense(self.dtype)[:, 0]
+            for layer_step in steps:
+                x = layer_step(x)
+            return softmax(x, temperature, out=out)
+
+        return step
+
+    def reset_state(self, stream=None):
+        """Forget: set the recurrent state of one stream, or of all, to zero."""
+        for layer in self.body:
+            layer.reset_state(stream)
+
+    # Files
+
+    def load_weights(self, path, dialect=None):
+        """Read a Darknet weights file; ``dialect`` overrides what its header says. Raises WeightsError."""
+        header = read_weights(self.layers, path, dialect)
+        self.seen = header.seen
+        self._set_dialect(dialect or header.dialect)
+
+    def save_weights(self, path, dialect=None):
+        """Write a Darknet weights file, atomically, in the network's dialect unless another is given."""
+        write_weights(self.layers, path, self.seen, dialect or self.dialect)
+
+    def _set_dialect(self, dialect):
+        self.dialect = dialect
+        for layer in self.layers:
+            layer.dialect = dialect
+
+
+def load_network(cfg, weights=None, batch=None, time_steps=None, dialect=None, srand=None, dtype=np.float32):
+    """The network of the cfg file ``cfg``, with the weights file ``weights`` when one is given.
+
+    ``batch`` is the number of streams of a call, in place of the cfg's batch / subdivisions, and
+    ``time_steps`` the number of steps. ``dialect`` ("pjreddie" or "alexeyab") overrides what the
+    header of the weights says. ``srand`` seeds the initial weights and the dropout. Unknown keys of
+    the cfg are warned about (CfgWarning). Raises CfgError, WeightsError or InputError.
+    """
+    if isinstance(dialect, str):
+        try:
+            dialect = Dialect(dialect)
+        except ValueError:
+            raise InputError(f"dialect {dialect!r} is not one of pjreddie, alexeyab") from None
+    parsed = parse_cfg(cfg)
+    written_by = dialect or (read_header(weights).dialect if weights is not None else PJREDDIE)
+    network = Network(parsed, batch, time_steps, written_by, srand, dtype)
+    if weights is not None:
+        network.load_weights(weights, dialect)
+    return network
