@@ -1,7 +1,9 @@
-"""Files that are either the old one or the new one, never half of either."""
+"""Files that are either the old one or the new one, never half of either; and how messages speak of files."""
 
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,23 +11,26 @@ from pathlib import Path
 def write_atomically(path, chunks):
     """Write the byte strings ``chunks`` to ``path``: temporary file beside it, fsync, rename.
 
-    At any moment, and after any fault, ``path`` holds its old content or the whole of the new.
-    Raises OSError when the folder, the disk or the permissions do not allow it; the temporary file
-    is removed then.
+    At any moment, and after any fault, ``path`` holds its old content or the whole of the new. A
+    symbolic link stays one: the file that it leads to is what is replaced. Other hard links of that file
+    keep the old content.
+
+    Raises OSError when the folder, the disk or the permissions do not allow it, or when ``path`` is
+    there and is no regular file; the temporary file is removed then, as after any exception of ``chunks``.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(21, "Is a directory", str(path))
-    if path.exists() and not os.access(path, os.W_OK):  # a rename would replace even a read-only file
-        raise PermissionError(13, "Permission denied", str(path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    path = Path(os.path.realpath(path))
+    mode = _mode_to_replace(path)
+    # A name of its own: one made from a long name could be too long. "x" never writes through a planted link.
+    temporary = path.with_name(f".pydarknet-{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _mode_for(path))
+        if mode is not None:
+            with suppress(OSError):  # some network drives keep no modes
+                os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -34,13 +39,19 @@ def write_atomically(path, chunks):
     _sync_folder(path.parent)
 
 
-def _mode_for(path):
-    # mkstemp makes files that only their owner can read; give what open() would have given.
-    with suppress(OSError):
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _mode_to_replace(path):
+    """The permissions of the file at ``path``, None if there is none. Raises OSError if it must not be replaced."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):  # the rename would put a file in the place of /dev/null
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    if not os.access(path, os.W_OK):  # the rename would replace even a read-only file
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return mode & 0o777
 
 
 def _sync_folder(folder):
@@ -54,5 +65,11 @@ def _sync_folder(folder):
 
 
 def why(error):
-    """The system's own words for an OSError, without its number and path."""
-    return error.strerror or str(error)
+    """The system's own words for an OSError, without number and path; those of a ValueError (a NUL in a name)."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def show(path):
+    """A path as a message can hold it: on one line, and without stray halves of characters."""
+    name = os.fsdecode(path)
+    return name if name.isprintable() else ascii(name)[1:-1]

@@ -9,12 +9,18 @@ import numpy as np
 from pydarknet.cfg import parse_cfg
 from pydarknet.dialect import PJREDDIE, Dialect
 from pydarknet.errors import InputError
-from pydarknet.layers.base import OneHot, flat
+from pydarknet.layers.base import OneHot
 from pydarknet.layers.output import Cost, Softmax, softmax
 from pydarknet.layers.registry import Context, build_layer
+from pydarknet.optimizers import OptimizerOptions
 from pydarknet.parameters import ParameterBlock
+from pydarknet.randomness import generator
+from pydarknet.schedules import Schedule
 from pydarknet.weights import read_header, read_weights, write_weights
 
+# What Darknet reads from [net] for images; it means nothing for text.
+IMAGE_KEYS = ("max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
+              "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip").split()
 COLUMNS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
 
 
@@ -22,8 +28,8 @@ class Network:
     """A recurrent network over V symbols, made of a cfg (see :func:`load_network`).
 
     Attributes: ``cfg``; ``layers``, the softmax and cost included; ``inputs`` V; ``streams`` B,
-    ``time_steps`` T and ``subdivisions`` of training; ``seen``, the samples trained on so far;
-    ``dialect``; ``parameters`` (:class:`~pydarknet.parameters.ParameterBlock`).
+    ``time_steps`` T and ``subdivisions`` of training; ``schedule`` and ``optimizer_options``;
+    ``seen``, the samples trained on so far; ``dialect``; ``parameters`` (:class:`~pydarknet.parameters.ParameterBlock`).
     """
 
     def __init__(self, cfg, batch=None, time_steps=None, dialect=PJREDDIE, srand=None, dtype=np.float32):
@@ -33,17 +39,20 @@ class Network:
         self.dtype = np.dtype(dtype)
         self.seen = 0
         self._read_sizes(net, batch, time_steps)
-        for_weights, for_dropout = (np.random.Generator(np.random.PCG64(seed))
-                                    for seed in np.random.SeedSequence(srand).spawn(2))
-        self.dropout_random = for_dropout
+        self.schedule = Schedule.from_section(net)
+        self.optimizer_options = OptimizerOptions.from_section(net)
+        net.ignore(*IMAGE_KEYS)
+        weights_random = generator(srand, "weights")
+        self.dropout_random = generator(srand, "dropout")
         self.layers = []
         inputs = self.inputs
         for section in cfg.layers:
-            layer = build_layer(section, Context(inputs, self.dtype, dialect, for_weights, for_dropout))
+            layer = build_layer(section, Context(inputs, self.dtype, dialect, weights_random, self.dropout_random))
             self.layers.append(layer)
             inputs = layer.outputs
         self._take_end_off(cfg)
         self.parameters = ParameterBlock(self.layers, self.dtype)
+        cfg.warn_unused()
 
     def _read_sizes(self, net, batch, time_steps):
         self.subdivisions = net.integer("subdivisions", 1, minimum=1)

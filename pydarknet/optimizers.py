@@ -5,6 +5,8 @@ cache: an update then reads and writes memory once rather than once an operation
 ``benchmarks/``). n is the number of samples of an update: streams * steps * subdivisions.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 PIECE = 1 << 15  # elements: three arrays of them fit a second-level cache
@@ -96,8 +98,48 @@ def _pieces(run):
 
 
 def clip_gradient(block, limit):
-    """Scale the gradient so that its norm is at most ``limit``; return the norm that it had."""
+    """Scale the gradient so that its norm is at most ``limit``; return the norm that it had.
+
+    Source: R. Pascanu et al., "On the difficulty of training recurrent neural networks", 2013.
+    """
     norm = block.gradient_norm()
     if norm > limit:
         block.gradients *= block.gradients.dtype.type(limit / norm)
     return norm
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """The keys of ``[net]`` that choose and set the optimizer, with Darknet's names and defaults.
+
+    ``clip_norm``, which Darknet does not know, bounds the norm of the gradient of the mean loss of
+    an update; 0 leaves it alone.
+    """
+
+    momentum: float = 0.9
+    decay: float = 0.0001
+    adam: bool = False
+    B1: float = 0.9
+    B2: float = 0.999
+    eps: float = 1e-7
+    clip_norm: float = 0.0
+
+    @staticmethod
+    def from_section(net):
+        """Read them from a cfg's ``[net]``. Raises CfgError."""
+        adam = net.flag("adam")
+        return OptimizerOptions(
+            momentum=net.number("momentum", 0.9, minimum=0),
+            decay=net.number("decay", 0.0001, minimum=0),
+            adam=adam,
+            B1=net.number("B1", 0.9, minimum=0, maximum=1) if adam else 0.9,
+            B2=net.number("B2", 0.999, minimum=0, maximum=1) if adam else 0.999,
+            eps=net.number("eps", 1e-7, minimum=0) if adam else 1e-7,
+            clip_norm=net.number("clip_norm", 0.0, minimum=0),
+        )
+
+    def make(self, block):
+        """The optimizer for a :class:`~pydarknet.parameters.ParameterBlock`."""
+        if self.adam:
+            return Adam(block, self.decay, self.B1, self.B2, self.eps)
+        return SGD(block, self.momentum, self.decay)

@@ -10,14 +10,17 @@ The format does not say which dialect ordered the matrices of a recurrent layer,
 revision says who wrote it: see :mod:`pydarknet.dialect`.
 """
 
+import os
+import stat
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from pydarknet.dialect import Dialect
 from pydarknet.errors import WeightsError
-from pydarknet.files import why, write_atomically
+from pydarknet.files import show, why, write_atomically
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,42 @@ class Header:
     def parse(data, path):
         """The header at the start of ``data``. Raises WeightsError if it is cut short or impossible."""
         if len(data) < 12:
-            raise WeightsError(f"{path}: {len(data)} bytes are too few for a weights file, whose header alone has 16 to 20")
+            raise _header_too_short(path, len(data), "16 or 20")
         major, minor, revision = struct.unpack_from("<3i", data)
         if min(major, minor, revision) < 0:
-            raise WeightsError(f"{path}: version {major}.{minor}.{revision} in bytes 0 to 11 is impossible; is this a weights file?")
+            raise WeightsError(
+                f"{show(path)}: version {major}.{minor}.{revision} (bytes 0 to 12) is impossible: is it no weights file?")
         wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
         size = 20 if wide else 16
         if len(data) < size:
-            raise WeightsError(f"{path}: {len(data)} bytes are too few for the header of version {major}.{minor}.{revision}, which has {size}")
+            raise _header_too_short(path, len(data), size)
         (seen,) = struct.unpack_from("<Q" if wide else "<I", data, 12)
         return Header(major, minor, revision, seen, size)
 
 
+def _header_too_short(path, size, header_size):
+    return WeightsError(
+        f"{show(path)}: too short: the header has {header_size} bytes, but the file ends at byte {size}. "
+        "Is it no weights file, or cut off?")
+
+
 def read_header(path):
     """The :class:`Header` of the file at ``path``. Raises WeightsError."""
+    with _opened(path) as file:
+        return Header.parse(file.read(20), path)
+
+
+@contextmanager
+def _opened(path):
+    """The file at ``path``, to be read; whatever the system has against it is a WeightsError."""
     try:
+        # A pipe would be waited for without end, and could not be read twice.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise WeightsError(f"{show(path)}: cannot read the weights: a folder, pipe or device, not a regular file")
         with open(path, "rb") as file:
-            return Header.parse(file.read(20), path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot read the weights: {why(error)}") from None
+            yield file
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise WeightsError(f"{show(path)}: cannot read the weights: {why(error)}") from None
 
 
 def _fields(layers, dialect, kept):
@@ -78,22 +98,19 @@ def read_weights(layers, path, dialect=None):
     ``dialect`` overrides what the header says about the order. Raises WeightsError when the file
     cannot be read, or is too short, too long or not finite; the layers are then as before.
     """
-    try:
-        with open(path, "rb") as file:
-            header = Header.parse(file.read(20), path)
-            fields = list(_fields(layers, dialect or header.dialect, "dontload"))
-            expected = header.size + sum(4 * array.size for _, array in fields)
-            size = file.seek(0, 2)
-            if size < expected:
-                raise _too_short(path, size, header.size, fields, expected)
-            if size > expected:
-                raise WeightsError(
-                    f"{path}: {size} bytes are {size - expected} too many for this cfg: its layers end at byte {expected}. "
-                    "Is it of another cfg?")
-            file.seek(header.size)
-            values = [_read_array(file, path, label, array, header.transposed) for label, array in fields]
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot read the weights: {why(error)}") from None
+    with _opened(path) as file:
+        header = Header.parse(file.read(20), path)
+        fields = list(_fields(layers, dialect or header.dialect, "dontload"))
+        expected = header.size + sum(4 * array.size for _, array in fields)
+        size = file.seek(0, os.SEEK_END)
+        if size < expected:
+            raise _too_short(path, size, header.size, fields, expected)
+        if size > expected:
+            raise WeightsError(
+                f"{show(path)}: too long: the layers of this cfg end at byte {expected}, but the file at byte {size}. "
+                "Is it of another cfg?")
+        file.seek(header.size)
+        values = [_read_array(file, path, label, array, header.transposed) for label, array in fields]
     for (_, array), value in zip(fields, values):
         array[...] = value
     return header
@@ -104,7 +121,7 @@ def _too_short(path, size, position, fields, expected):
         end = position + 4 * array.size
         if size < end:
             return WeightsError(
-                f"{path}: too short: {label} needs bytes {position} to {end}, but the file ends at byte {size} "
+                f"{show(path)}: too short: {label} needs bytes {position} to {end}, but the file ends at byte {size} "
                 f"(this cfg's weights have {expected} bytes). Is it of another cfg, or cut off?")
         position = end
 
@@ -113,12 +130,12 @@ def _read_array(file, path, label, array, transposed):
     start = file.tell()
     values = np.frombuffer(file.read(4 * array.size), "<f4")
     if values.size != array.size:
-        raise WeightsError(f"{path}: the file became shorter while it was read, in {label}")
+        raise WeightsError(f"{show(path)}: the file became shorter while it was read, in {label}")
     finite = np.isfinite(values)
     if not finite.all():
         first = int(np.argmin(finite))
         raise WeightsError(
-            f"{path}: {label} holds {values[first]} at byte {start + 4 * first}: not a finite number. "
+            f"{show(path)}: {label} holds {values[first]} at byte {start + 4 * first}: not a finite number. "
             "The file is damaged, or was saved by a run that diverged")
     if transposed and array.ndim == 2:
         return values.reshape(array.shape[::-1]).T
@@ -126,10 +143,25 @@ def _read_array(file, path, label, array, transposed):
 
 
 def write_weights(layers, path, seen, dialect):
-    """Write the layers to ``path``, atomically, with the version of ``dialect``. Raises WeightsError."""
-    header = struct.pack("<3iQ", *dialect.version, seen)
-    arrays = (np.ascontiguousarray(array, "<f4").tobytes() for _, array in _fields(layers, dialect, "dontsave"))
+    """Write the layers to ``path``, atomically, with the version of ``dialect``.
+
+    Raises WeightsError when the system does not allow it or a number is not finite, so that a run
+    that diverged does not replace the last good file; ``path`` is then as before.
+    """
     try:
-        write_atomically(path, (chunk for part in ([header], arrays) for chunk in part))
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot save the weights: {why(error)}. Earlier files are as they were") from None
+        write_atomically(path, _encoded(layers, path, seen, dialect))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise WeightsError(
+            f"{show(path)}: cannot save the weights: {why(error)}. Earlier files are as they were") from None
+
+
+def _encoded(layers, path, seen, dialect):
+    yield struct.pack("<3iQ", *dialect.version, seen % 2**64)  # wraps as in C: a save never fails for it
+    for label, array in _fields(layers, dialect, "dontsave"):
+        with np.errstate(over="ignore"):  # from float64 to inf, which the next line tells
+            array = np.ascontiguousarray(array, "<f4")
+        if not np.isfinite(array).all():
+            raise WeightsError(
+                f"{show(path)}: not saved: {label} holds numbers that are not finite, as the run has diverged. "
+                "Earlier files are as they were; go on from one of them with a lower learning_rate")
+        yield array.tobytes()

@@ -55,6 +55,7 @@ class Layer:
     def __init__(self, inputs, outputs, dtype=np.float32):
         self.inputs = inputs
         self.outputs = outputs
+        self.state_size = outputs  # rows of each recurrent state
         self.dtype = np.dtype(dtype)
         self.dialect = PJREDDIE
         self.learning_rate = 1.0
@@ -92,16 +93,21 @@ class Layer:
         return ()
 
     def state(self, streams):
-        """The recurrent state by name, each (H, B); it starts at zero when the number of streams is new."""
+        """The recurrent state by name, each (state_size, B); it starts at zero when the number of streams is new."""
         for name in self._state_names():
             if name not in self._state or self._state[name].shape[1] != streams:
-                self._state[name] = np.zeros((self.outputs, streams), self.dtype)
+                self._state[name] = np.zeros((self.state_size, streams), self.dtype)
         return self._state
 
     def reset_state(self, stream=None):
         """Forget: set the state of one stream, or of all, to zero."""
         for array in self._state.values():
             array[:, slice(None) if stream is None else stream] = 0
+
+    @property
+    def initial_draws(self):
+        """How many random numbers Darknet draws to initialise this layer: one a weight, none for biases."""
+        return sum(p.value.size for p in self.parameters if p.decayed)
 
     def stored(self, dialect):
         """What ``dialect``'s weights file keeps of this layer: :class:`Stored` arrays in the file's order."""

@@ -1,4 +1,4 @@
-"""Batch normalisation of one matrix product inside a layer.
+"""Batch normalisation: of one matrix product inside a layer, and Darknet's ``[batchnorm]`` layer.
 
 For the B values z of one feature at one step
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from pydarknet.dialect import PJREDDIE
 from pydarknet.errors import TrainingError
+from pydarknet.layers.base import Layer, Stored, flat
 from pydarknet.parameters import Statistic
 
 EPSILON = 1e-6
@@ -56,31 +57,34 @@ class BatchNorm:
             self.gradient = np.empty((F, T, B), dtype)
         self._factor = self.scales.value[:, None] * factor
 
-    def forward(self, z, t):
-        """y of step ``t`` in place of ``z`` (F, B). Moves the rolling statistics."""
+    def forward(self, z, t, rows=slice(None)):
+        """y of step ``t`` in place of ``z`` (F, B). Moves the rolling statistics.
+
+        ``rows`` picks the features that ``z`` holds, where a step computes them in parts.
+        """
         B = z.shape[1]
-        z_hat, s = self._z_hat[t], self._s[t]
+        z_hat, s = self._z_hat[t, rows], self._s[t, rows]
         mean = z.mean(axis=1, keepdims=True)
         np.subtract(z, mean, out=z_hat)
         variance = np.einsum("fb,fb->f", z_hat, z_hat)[:, None]
         variance /= B - 1
         np.sqrt(variance, out=s)
         z_hat /= s + z.dtype.type(EPSILON)
-        np.multiply(z_hat, self._factor, out=z)
+        np.multiply(z_hat, self._factor[rows], out=z)
         for rolling, measured in ((self.rolling_mean, mean), (self.rolling_variance, variance)):
-            rolling.value *= MOMENTUM
-            rolling.value += (1 - MOMENTUM) * measured[:, 0]
+            rolling.value[rows] *= MOMENTUM
+            rolling.value[rows] += (1 - MOMENTUM) * measured[:, 0]
 
-    def backward(self, dy, t):
+    def backward(self, dy, t, rows=slice(None)):
         """d(loss)/dz of step ``t`` (F, B) from ``dy`` = d(loss)/d(scale ẑ), kept in ``gradient[:, t]``.
 
-        Adds to the gradient of the scales.
+        Adds to the gradient of the scales. ``rows`` as in :meth:`forward`.
         """
         B = dy.shape[1]
-        z_hat, s, dz = self._z_hat[t], self._s[t], self.gradient[:, t]
-        scales = self.scales.value[:, None]
+        z_hat, s, dz = self._z_hat[t, rows], self._s[t, rows], self.gradient[rows, t]
+        scales = self.scales.value[rows, None]
         product = np.einsum("fb,fb->f", dy, z_hat)
-        self.scales.gradient += product
+        self.scales.gradient[rows] += product
         # B equal values: s = 0 and ẑ = 0, and nothing comes back through the variance.
         pull = product[:, None] * scales / ((B - 1) * np.where(s > 0, s, 1))
         np.subtract(dy, dy.mean(axis=1, keepdims=True), out=dz)
@@ -101,3 +105,50 @@ class BatchNorm:
         """Weights and biases that at inference do what ``weights``, this norm and ``biases`` do."""
         scale = self.inference_scale(dialect)
         return weights * scale[:, None], biases - scale * self.rolling_mean.value
+
+
+class BatchNormLayer(Layer):
+    """Darknet's ``[batchnorm]``: y = scale ẑ + b of each feature, normalised over all N columns of the call.
+
+    pjreddie's file has no room for the biases, and pjreddie's programs leave them at zero; so they
+    are trained in AlexeyAB's dialect alone, lest a saved network be another than the trained one.
+    (That fork's CPU program cannot run the layer at all: ``make_batchnorm_layer`` forgets its ``x``.)
+    """
+
+    type = "batchnorm"
+
+    def __init__(self, inputs, dtype=np.float32):
+        super().__init__(inputs, inputs, dtype)
+        self.biases = self._parameter("biases", (inputs,), decayed=False)
+        self.norm = BatchNorm(self, "norm", inputs)
+
+    def stored(self, dialect):
+        norm = self.norm
+        fields = [] if dialect is PJREDDIE else [Stored("biases", self.biases.value)]
+        return fields + [Stored("scales", norm.scales.value), Stored("rolling_mean", norm.rolling_mean.value),
+                         Stored("rolling_variance", norm.rolling_variance.value)]
+
+    def forward(self, x, train=False):
+        if not train:
+            scale, b = self._scale_and_bias()
+            return (scale * flat(x) + b).reshape(x.shape)
+        y = flat(x).copy()
+        self.norm.begin(1, y.shape[1])
+        self.norm.forward(y, 0)
+        y += self.biases.value[:, None]
+        return y.reshape(x.shape)
+
+    def backward(self, dy, want_dx=True):
+        dz = flat(dy)
+        if self.dialect is not PJREDDIE:
+            self.biases.gradient += dz.sum(axis=1)
+        return self.norm.backward(dz, 0).reshape(dy.shape)
+
+    def stepper(self, streams, one_hot):
+        scale, b = self._scale_and_bias()
+        return lambda x: scale * x + b
+
+    def _scale_and_bias(self):
+        """What the layer is at inference, y = scale x + b, each (H, 1)."""
+        scale, b = self.norm.fold(np.ones((self.inputs, 1), self.dtype), self.biases.value, self.dialect)
+        return scale, b[:, None]

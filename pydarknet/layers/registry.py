@@ -2,10 +2,14 @@
 
 from pydarknet.activations import ACTIVATIONS
 from pydarknet.dialect import PJREDDIE
+from pydarknet.layers.batchnorm import BatchNormLayer
 from pydarknet.layers.connected import Connected
+from pydarknet.layers.crnn import CRNN
 from pydarknet.layers.elementwise import ActivationLayer, Dropout
+from pydarknet.layers.gru import GRU
 from pydarknet.layers.lstm import LSTM
 from pydarknet.layers.output import Cost, Softmax
+from pydarknet.layers.rnn import RNN
 
 
 class Context:
@@ -49,6 +53,52 @@ def _lstm(section, context):
                 dtype=context.dtype, random=context.random)
 
 
+def _gru(section, context):
+    return GRU(context.inputs, section.integer("output", 1, minimum=1), tanh=section.flag("tanh"),
+               batch_normalize=section.flag("batch_normalize"),
+               dtype=context.dtype, random=context.random)
+
+
+def _rnn(section, context):
+    outputs = section.integer("output", 1, minimum=1)
+    # pjreddie's fork has no `hidden`, its state is as large as the output; AlexeyAB's default is 1.
+    hidden = section.integer("hidden", outputs if context.dialect is PJREDDIE else 1, minimum=1)
+    self_activation = (None, "logistic", "loggy")[section.integer("logistic", 0, minimum=0, maximum=2)]
+    return RNN(context.inputs, outputs, hidden, _activation(section, "logistic"), self_activation,
+               section.flag("shortcut"), section.flag("batch_normalize"),
+               dtype=context.dtype, random=context.random)
+
+
+def _crnn(section, context):
+    for key in ("output_filters", "hidden_filters"):
+        if section.has(key):
+            raise section.error(f"{key} is for pjreddie's 3x3 kernels; {CRNN_SUPPORTED}", key)
+    size = section.integer("size", 3)
+    if size != 1:
+        raise section.error(f"kernels of {size}x{size}{'' if section.has('size') else ', the default'}; "
+                            f"{CRNN_SUPPORTED}", "size")
+    padding = section.integer("padding", 0)
+    if not section.flag("pad") and padding:  # pad=1 means size / 2 instead, which is none
+        raise section.error(f"padding={padding}; {CRNN_SUPPORTED}", "padding")
+    for key, only in (("stride", 1), ("groups", 1), ("xnor", 0)):
+        value = section.integer(key, only)
+        if value != only:
+            raise section.error(f"{key}={value}; {CRNN_SUPPORTED}", key)
+    section.ignore("dilation")  # of a single pixel there is none
+    return CRNN(context.inputs, section.integer("output", 1, minimum=1), section.integer("hidden", 1, minimum=1),
+                _activation(section, "logistic"), None,
+                section.flag("shortcut"), section.flag("batch_normalize"),
+                dtype=context.dtype, random=context.random)
+
+
+CRNN_SUPPORTED = "on text there is one pixel, so only 1x1 kernels are supported: " \
+                 "size=1, without padding, stride, groups or xnor"
+
+
+def _batchnorm(section, context):
+    return BatchNormLayer(context.inputs, dtype=context.dtype)
+
+
 def _connected(section, context):
     return Connected(context.inputs, section.integer("output", 1, minimum=1),
                      activation=_activation(section, "logistic"),
@@ -84,7 +134,11 @@ def _cost(section, context):
 
 BUILDERS = {
     "lstm": _lstm,
+    "gru": _gru,
+    "rnn": _rnn,
+    "crnn": _crnn,
     "connected": _connected,
+    "batchnorm": _batchnorm,
     "dropout": _dropout,
     "activation": _activation_layer,
     "softmax": _softmax,

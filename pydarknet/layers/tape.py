@@ -16,13 +16,13 @@ from pydarknet.layers.base import flat, steps_per_block
 class Tape:
     """What the recurrent layers have in common: the outputs with a row of ones, and dz.
 
-    ``h`` is (H+1, T+1, B): ``h[:H, t]`` is the output *before* step t (``h[:H, 0]`` the carried one),
+    ``h`` is (H+1, T+1, B), H the layer's ``state_size``: ``h[:H, t]`` is the state *before* step t (``h[:H, 0]`` the carried one),
     and row H is all ones, so that a bias is the weight of one more input. ``dz`` (R, T, B) takes
     d(loss)/d(z) of R rows. ``blocks`` are the ranges of steps that are treated together.
     """
 
     def __init__(self, layer, T, B, rows):
-        H, dtype = layer.outputs, layer.dtype
+        H, dtype = layer.state_size, layer.dtype
         self.T, self.B, self.H, self.rows, self.dtype = T, B, H, rows, dtype
         self.h = np.zeros((H + 1, T + 1, B), dtype)
         self.h[H] = 1

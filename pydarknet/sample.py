@@ -1,0 +1,65 @@
+"""Writing text: sampling one symbol after another from what the network predicts.
+
+Darknet's way (``test_char_rnn``, ``sample_array``): the softmax has a temperature, probabilities
+below 1e-4 are cut to 0 and the rest renormalised, and the symbol is the first at which a uniform
+number, less the probabilities in index order, is no longer above 0.
+"""
+
+import numpy as np
+
+from pydarknet.errors import InputError
+from pydarknet.randomness import CRandom
+
+CUTOFF = 1e-4
+DEFAULT_SEED = b"\n\n"
+DEFAULT_TEMPERATURE = 0.7
+
+
+def sample(probabilities, uniform):
+    """One symbol from ``probabilities`` (V,), which are overwritten, with the number ``uniform`` of 0..1."""
+    p = probabilities
+    likeliest = p.argmax()
+    p[p < CUTOFF] = 0
+    total = p.sum()
+    if total == 0:  # so many symbols that each is below the cut-off; Darknet divides by zero here
+        return int(likeliest)
+    p *= p.dtype.type(1 / total)
+    p[0] = uniform - p[0]
+    left = np.subtract.accumulate(p) <= 0
+    return int(left.argmax()) if left.any() else len(p) - 1
+
+
+def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1):
+    """Yield ``length`` symbols that go on from ``seed``, one array (B,) a step for ``streams`` B texts.
+
+    ``seed`` holds symbols, bytes or integers; an empty one stands for symbol 0, as in Darknet.
+    ``random`` is a :class:`~pydarknet.randomness.CRandom`; the same seed gives the same text. The
+    network starts with an empty state. Raises InputError for a temperature that is not above 0 and
+    for symbols of the seed that the network does not have.
+    """
+    if not temperature > 0:
+        raise InputError(f"temperature {temperature:g} is not above 0")
+    symbols = np.array(list(seed) or [0], np.int64)
+    if not 0 <= symbols.min() <= symbols.max() < network.inputs:
+        bad = symbols.min() if symbols.min() < 0 else symbols.max()
+        raise InputError(f"symbol {bad} of the seed is outside 0..{network.inputs - 1}: the cfg has inputs={network.inputs}")
+    random = random or CRandom()
+    network.reset_state()
+    step = network.stepper(streams, temperature)
+    last = np.empty(streams, np.int64)
+    for symbol in symbols:
+        last[:] = symbol
+        p = step(last)
+    for n in range(length):
+        if n:
+            p = step(last)
+        for stream in range(streams):
+            last[stream] = sample(p[:, stream].copy(), random.uniform())
+        yield last.copy()
+
+
+def darknet_random(network, srand):
+    """The generator in the state that Darknet's has when it begins to write: it has initialised the weights with it."""
+    random = CRandom(srand)
+    random.skip(sum(layer.initial_draws for layer in network.layers))
+    return random
