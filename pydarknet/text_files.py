@@ -42,7 +42,7 @@ def open_store(paths, tokenized, in_memory):
 
 
 class Store:
-    """A whole text: ``names`` of its files, ``starts`` of each, ``size`` in symbols, and what one is called, ``unit``."""
+    """A whole text: ``names`` of its files, ``starts`` of each, ``size`` in symbols, ``unit`` as one is called."""
 
     def read(self, start, count):
         """The ``count`` symbols from ``start`` on, in the type of the text (``dtype``)."""

@@ -49,7 +49,7 @@ class Header:
         major, minor, revision = struct.unpack_from("<3i", data)
         if min(major, minor, revision) < 0:
             raise WeightsError(
-                f"{show(path)}: version {major}.{minor}.{revision} (bytes 0 to 12) is impossible: is it no weights file?")
+                f"{show(path)}: version {major}.{minor}.{revision} (bytes 0 to 12) is impossible: no weights file?")
         wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
         size = 20 if wide else 16
         if len(data) < size:

@@ -11,6 +11,9 @@ from pydarknet.layers.lstm import LSTM
 from pydarknet.layers.output import Cost, Softmax
 from pydarknet.layers.rnn import RNN
 
+CRNN_SUPPORTED = ("a step of a text is one pixel, so only 1x1 kernels are supported: "
+                  "size=1, without padding, stride, groups or xnor")
+
 
 class Context:
     """What building a layer needs beyond its section: the features that come in, and the network's own."""
@@ -89,10 +92,6 @@ def _crnn(section, context):
                 _activation(section, "logistic"), None,
                 section.flag("shortcut"), section.flag("batch_normalize"),
                 dtype=context.dtype, random=context.random)
-
-
-CRNN_SUPPORTED = "on text there is one pixel, so only 1x1 kernels are supported: " \
-                 "size=1, without padding, stride, groups or xnor"
 
 
 def _batchnorm(section, context):
