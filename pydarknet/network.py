@@ -128,11 +128,27 @@ class Network:
         self.seen += truth.size
         return loss
 
-    def _forward(self, symbols, train):
+    def nats(self, symbols, truth):
+        """-ln p of each symbol of ``truth``, which follow ``symbols``, both (T, B): (T, B) float64, in nats.
+
+        The state is carried as in ``predict``, which it spares the (T, B, V) probabilities. Raises
+        InputError as ``predict`` does.
+        """
+        symbols, truth = self._checked(symbols), self._checked(truth)
+        return self._softmax.nats(self._forward(symbols, train=False), truth.reshape(-1)).reshape(truth.shape)
+
+    def layer_output(self, number, symbols):
+        """What layer ``number`` puts out after each of the ``symbols`` (T, B): (T, B, H), valid until the next call.
+
+        The state of this layer and of those before it is carried as in ``predict``.
+        """
+        return self._forward(self._checked(symbols), train=False, layers=number + 1).transpose(1, 2, 0)
+
+    def _forward(self, symbols, train, layers=None):
         x = OneHot(symbols, self.inputs)
         if not (self.body and self.body[0].takes_one_hot):
             x = x.dense(self.dtype)
-        for layer in self.body:
+        for layer in self.body[:layers]:
             x = layer.forward(x, train)
         return x
 
@@ -173,13 +189,14 @@ class Network:
 
     def load_weights(self, path, dialect=None):
         """Read a Darknet weights file; ``dialect`` overrides what its header says. Raises WeightsError."""
+        dialect = as_dialect(dialect)
         header = read_weights(self.layers, path, dialect)
         self.seen = header.seen
         self._set_dialect(dialect or header.dialect)
 
     def save_weights(self, path, dialect=None):
         """Write a Darknet weights file, atomically, in the network's dialect unless another is given."""
-        write_weights(self.layers, path, self.seen, dialect or self.dialect)
+        write_weights(self.layers, path, self.seen, as_dialect(dialect) or self.dialect)
 
     def _set_dialect(self, dialect):
         self.dialect = dialect
@@ -195,14 +212,18 @@ def load_network(cfg, weights=None, batch=None, time_steps=None, dialect=None, s
     header of the weights says. ``srand`` seeds the initial weights and the dropout. Unknown keys of
     the cfg are warned about (CfgWarning). Raises CfgError, WeightsError or InputError.
     """
-    if isinstance(dialect, str):
-        try:
-            dialect = Dialect(dialect)
-        except ValueError:
-            raise InputError(f"dialect {dialect!r} is not one of pjreddie, alexeyab") from None
+    dialect = as_dialect(dialect)
     parsed = parse_cfg(cfg)
     written_by = dialect or (read_header(weights).dialect if weights is not None else PJREDDIE)
     network = Network(parsed, batch, time_steps, written_by, srand, dtype)
     if weights is not None:
         network.load_weights(weights, dialect)
     return network
+
+
+def as_dialect(name):
+    """The :class:`~pydarknet.dialect.Dialect` called ``name``; None stays None. Raises InputError."""
+    try:
+        return None if name is None else Dialect(name)
+    except ValueError:
+        raise InputError(f"dialect {name!r} is not one of {', '.join(d.value for d in Dialect)}") from None

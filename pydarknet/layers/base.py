@@ -22,6 +22,7 @@ and returns d(loss)/d(input). Outputs are views into the tape, valid until the n
 Gradients are of descent everywhere; Darknet's ascending ``delta`` is minus ours.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,33 @@ class OneHot:
         x = np.zeros((self.size, T * B), dtype)
         x[self.symbols.reshape(-1), np.arange(T * B)] = 1
         return x.reshape(self.size, T, B)
+
+
+    def compact(self, dtype):
+        """The symbols that occur, ascending (V',), and the dense rows of these alone, (V', T, B)."""
+        T, B = self.symbols.shape
+        symbols = self.symbols.reshape(-1)
+        occurs = np.zeros(self.size, bool)
+        occurs[symbols] = True
+        used = np.flatnonzero(occurs)
+        row = np.cumsum(occurs) - 1
+        x = np.zeros((used.size, T * B), dtype)
+        x[row[symbols], np.arange(T * B)] = 1
+        return used, x.reshape(-1, T, B)
+
+
+class Buffer:
+    """Memory that is made once and used again for arrays of any shape that fits."""
+
+    def __init__(self, dtype):
+        self._memory = np.empty(0, dtype)
+
+    def array(self, *shape):
+        """An array of ``shape`` with arbitrary content, valid until the next call."""
+        size = math.prod(shape)
+        if self._memory.size < size:
+            self._memory = np.empty(size, self._memory.dtype)
+        return self._memory[:size].reshape(shape)
 
 
 class Layer:

@@ -15,7 +15,7 @@ stacked as in the LSTM, U (3H, D) and W (3H, H): rows 0..H are r's, then z's, th
 Backward, from the last step to the first; what arrives from the step after is added to what arrives
 from above, dr, dz and dq are gradients of the sums inside σ and φ, and v = r ∘ h₋₁:
 
-    dh  = dy + dh₊₁ ∘ z₊₁ + dv₊₁ ∘ r₊₁ + Wr₊₁ᵀ dr₊₁ + Wzᵀ dz₊₁
+    dh  = dy + dh₊₁ ∘ z₊₁ + dv₊₁ ∘ r₊₁ + Wrᵀ dr₊₁ + Wzᵀ dz₊₁
     dq  = dh ∘ (1 - z) ∘ φ'
     dz  = dh ∘ (h₋₁ - q) ∘ z ∘ (1 - z)
     dv  = Whᵀ dq

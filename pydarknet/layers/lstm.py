@@ -11,7 +11,7 @@ At each step t, for every stream, with x the input, h the output and c the cell:
 
 with σ the logistic function, ∘ the product of elements and h₋₁, c₋₁ those of the step before; at the
 first step, those that the call before left behind. The gates of all four kinds are computed as one,
-``z = U @ x + W @ h + b`` with U (4H, D) and W (4H, H): rows 0..H of z are g's, then i's, f's, o's.
+``z = U @ x + W @ h + b`` with U (4H, D) and W (4H, H): rows 0..H of z are o's, then i's, f's, g's.
 
 Backward, from the last step to the first, dh is d(loss)/dh and so on; what arrives from the step
 after is added to what arrives from above:
@@ -38,7 +38,9 @@ from pydarknet.layers.batchnorm import BatchNorm
 from pydarknet.layers.projection import InputProjection
 from pydarknet.layers.tape import Tape
 
-GATES = "gifo"  # the order of the gates in U, W, b and z
+# The order of the gates in U, W, b and z: the logistic ones stand together (o i f), and so do those
+# that act through the cell (i f g), and each of i f beside what it multiplies (g c₋₁, see cell()).
+GATES = "oifg"
 
 # The eight connected layers of Darknet in the order of the weights file: w takes h, u takes x.
 FILE_ORDER = {
@@ -80,7 +82,7 @@ class LSTM(Layer):
                 uniform_weights(random, getattr(self, name).weights)
         self._input = InputProjection(self.U)
         self._half = np.ones((4 * H, 1), dtype)
-        self._half[H:] = 0.5  # of the logistic gates: see cell()
+        self._half[:3 * H] = 0.5  # of the logistic gates: see cell()
         self._tape = None
 
     def stored(self, dialect):
@@ -93,7 +95,7 @@ class LSTM(Layer):
         H, (_, T, B) = self.outputs, x.shape
         tape, state = self._tape_for(T, B), self.state(B)
         tape.h[:H, 0] = state["h"]
-        tape.c[0] = state["c"]
+        tape.c[0][...] = state["c"]
         normalize = train and self.u_norm is not None
         U, W, b = self._halved_weights(fold=not train)
         if normalize:
@@ -125,12 +127,12 @@ class LSTM(Layer):
         for block in reversed(tape.blocks):
             tape.differentiate(block)
             for t in reversed(block):
-                dc_dh, dz_dc, dz_dh, f, dz, dz_gif, dz_o = tape.steps_back[t]
+                dz_dh, dz_dc, dc_dh, f, dz, dz_o, dz_ifg = tape.steps_back[t]
                 np.add(dy[:, t], dh_, out=dh)        # dh  = dy + Wᵀ dz₊₁
                 np.multiply(dc_dh, dh, out=spare)
                 np.add(dc, spare, out=dc)            # dc  = f₊₁ ∘ dc₊₁ + dh ∘ o ∘ (1 - tanh²c)
-                np.multiply(dz_dc, dc, out=dz_gif)   # dzg, dzi, dzf
                 np.multiply(dz_dh, dh, out=dz_o)     # dzo
+                np.multiply(dz_dc, dc, out=dz_ifg)   # dzi, dzf, dzg
                 np.multiply(f, dc, out=dc)           # for the step before
                 np.matmul(W_T, self.w_norm.backward(dz, t) if normalize else dz, out=dh_)
         if normalize:
@@ -152,14 +154,16 @@ class LSTM(Layer):
         B, H = streams, self.outputs
         state = self.state(B)
         h, c = state["h"], state["c"]
-        tanh_c, spare = np.empty_like(h), np.empty_like(h)
-        z, *gates = gate_views(np.empty((4, H, B), self.dtype))
+        gates = np.empty((5, H, B), self.dtype)
+        z, *views = cell_views(gates)
+        products, tanh_c, c_ = np.empty((2, H, B), self.dtype), np.empty_like(h), gates[4]
         project = self._input.stepper(U, b, B, one_hot)
 
         def step(x):
             np.matmul(W, h, out=z)
             np.add(z, project(x), out=z)
-            cell(z, *gates, c, spare, c, tanh_c, h)
+            c_[...] = c
+            cell(z, *views, products, c, tanh_c, h)
             return h
 
         return step
@@ -178,74 +182,69 @@ class LSTM(Layer):
         return self._tape
 
 
-def cell(z, ifo, g, i, f, o, c_, spare, c, tanh_c, h):
-    """One step of the cell, in place: z (4H, B) becomes the gates; then c from c₋₁, and h.
+def cell(z, oif, i_f, g_c_, o, products, c, tanh_c, h):
+    """One step of the cell, in place: z (4H, B) becomes the gates o i f g; then c from c₋₁, and h.
 
-    The rows of i, f and o hold *half* of their z, so that one tanh serves all four gates:
-    σ(z) = tanh(z/2) / 2 + 1/2.
+    ``i_f`` and ``g_c_`` (2, H, B) are views of the pairs i, f and g, c₋₁. The rows of o, i and f
+    hold *half* of their z, so that one tanh serves all four gates: σ(z) = tanh(z/2) / 2 + 1/2.
     """
-    np.tanh(z, out=z)            # g = tanh(z)
-    np.multiply(ifo, 0.5, out=ifo)
-    np.add(ifo, 0.5, out=ifo)    # i, f, o = σ(z)
-    np.multiply(f, c_, out=c)
-    np.multiply(i, g, out=spare)
-    np.add(c, spare, out=c)      # c = f ∘ c₋₁ + i ∘ g
+    np.tanh(z, out=z)                      # g = tanh(z)
+    np.multiply(oif, 0.5, out=oif)
+    np.add(oif, 0.5, out=oif)              # o, i, f = σ(z)
+    np.multiply(i_f, g_c_, out=products)   # i ∘ g and f ∘ c₋₁
+    np.add(products[0], products[1], out=c)  # c = f ∘ c₋₁ + i ∘ g
     np.tanh(c, out=tanh_c)
-    np.multiply(o, tanh_c, out=h)  # h = o ∘ tanh(c)
+    np.multiply(o, tanh_c, out=h)          # h = o ∘ tanh(c)
 
 
-def gate_views(z):
-    """The arguments z, ifo, g, i, f, o of :func:`cell` for gates (4, H, B)."""
-    H, B = z.shape[1:]
-    return z.reshape(4 * H, B), z[1:], *z
+def cell_views(gates):
+    """The first arguments of :func:`cell`, z oif i_f g_c_ o, in an array (5, H, B): o i f g and c₋₁."""
+    _, H, B = gates.shape
+    return gates[:4].reshape(4 * H, B), gates[:3], gates[1:3], gates[3:], gates[0]
 
 
 class LSTMTape(Tape):
-    """The tape of an LSTM: gates z (T, 4, H, B), cells c (T+1, H, B) and their tanh (T, H, B)."""
+    """The tape of an LSTM: per step the gates o i f g and the cell before it, c₋₁; and tanh(c)."""
 
     def __init__(self, layer, T, B):
         super().__init__(layer, T, B, rows=4 * layer.outputs)
         H = self.H
-        self.gates = self.empty(T, 4, H, B)
-        self.c = self.empty(T + 1, H, B)
+        self.gates = self.empty(T + 1, 5, H, B)
         self.tanh_c = self.empty(T, H, B)
-        self.spare = self.empty(H, B)
+        self.products = self.empty(2, H, B)
+        self.c = [gates[4] for gates in self.gates]  # c[t] is the cell before step t
         self.h_views = [self.h[:, t] for t in range(T)]
-        self.z = [gates.reshape(4 * H, B) for gates in self.gates]
-        self.cells = [(*gate_views(self.gates[t]), self.c[t], self.spare,
-                       self.c[t + 1], self.tanh_c[t], self.h[:H, t + 1]) for t in range(T)]
+        self.cells = [(*cell_views(self.gates[t]), self.products, self.c[t + 1], self.tanh_c[t], self.h[:H, t + 1])
+                      for t in range(T)]
+        self.z = [views[0] for views in self.cells]
         self.steps_back = None
 
     def start_back(self):
         """Make the views of the backward pass, if it is the first; return dh and dc of after the end: zeros."""
         T, H, B = self.T, self.H, self.B
         if self.steps_back is None:
-            size = max(len(block) for block in self.blocks)
-            self.slopes = self.empty(size, 5, H, B)
-            self.dh = self.empty(H, B)
+            self.slopes = self.empty(max(len(block) for block in self.blocks), 5, H, B)
+            self.dh, self.spare = self.empty(H, B), self.empty(H, B)
             dz = self.dz.reshape(4, H, T, B)
-            self.steps_back = []
-            for block in self.blocks:
-                for slopes, t in zip(self.slopes, block):
-                    self.steps_back.append((slopes[4], slopes[:3], slopes[3], self.gates[t, 2],
-                                            self.dz[:, t], dz[:3, :, t], dz[3, :, t]))
+            self.steps_back = [(slopes[0], slopes[1:4], slopes[4], self.gates[t, 2],
+                                self.dz[:, t], dz[0, :, t], dz[1:, :, t])
+                               for block in self.blocks for slopes, t in zip(self.slopes, block)]
         return np.zeros((H, B), self.dtype), np.zeros((H, B), self.dtype)
 
     def differentiate(self, block):
-        """What the steps of ``block`` multiply dc and dh with: dz of g, i, f by dc; dz of o by dh; dc by dh."""
+        """The slopes of the steps of ``block``: dzo by dh; dzi, dzf, dzg by dc; and dc by dh."""
         steps = slice(block.start, block.stop)
-        g, i, f, o = (self.gates[steps, n] for n in range(4))
-        ifo, c_, tanh_c = self.gates[steps, 1:], self.c[steps], self.tanh_c[steps]
-        slopes = self.slopes[:len(block)]
-        dg, di, df, do, dc = (slopes[:, n] for n in range(5))
-        np.multiply(ifo, ifo, out=slopes[:, 1:4])
-        np.subtract(ifo, slopes[:, 1:4], out=slopes[:, 1:4])  # σ' = σ - σ²
-        np.multiply(di, g, out=di)                            # g ∘ i ∘ (1 - i)
-        np.multiply(df, c_, out=df)                           # c₋₁ ∘ f ∘ (1 - f)
-        np.multiply(do, tanh_c, out=do)                       # tanh(c) ∘ o ∘ (1 - o)
-        np.multiply(g, g, out=dg)
-        np.multiply(dg, i, out=dg)
-        np.subtract(i, dg, out=dg)                            # i ∘ (1 - g²)
-        np.multiply(tanh_c, tanh_c, out=dc)
-        np.multiply(dc, o, out=dc)
-        np.subtract(o, dc, out=dc)                            # o ∘ (1 - tanh²c)
+        gates, tanh_c, slopes = self.gates[steps], self.tanh_c[steps], self.slopes[:len(block)]
+        oif, g_c_ = gates[:, :3], gates[:, 3:]
+        o, i, _, g, _ = gates.swapaxes(0, 1)
+        dzo_dh, _, _, dzg_dc, dc_dh = slopes.swapaxes(0, 1)
+        np.multiply(oif, oif, out=slopes[:, :3])
+        np.subtract(oif, slopes[:, :3], out=slopes[:, :3])      # σ' = σ - σ²
+        np.multiply(dzo_dh, tanh_c, out=dzo_dh)                 # tanh(c) ∘ o ∘ (1 - o)
+        np.multiply(slopes[:, 1:3], g_c_, out=slopes[:, 1:3])   # g ∘ i ∘ (1 - i) and c₋₁ ∘ f ∘ (1 - f)
+        np.multiply(g, g, out=dzg_dc)
+        np.multiply(dzg_dc, i, out=dzg_dc)
+        np.subtract(i, dzg_dc, out=dzg_dc)                      # i ∘ (1 - g²)
+        np.multiply(tanh_c, tanh_c, out=dc_dh)
+        np.multiply(dc_dh, o, out=dc_dh)
+        np.subtract(o, dc_dh, out=dc_dh)                        # o ∘ (1 - tanh²c)

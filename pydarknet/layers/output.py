@@ -36,6 +36,18 @@ class Softmax(Layer):
         p = self._p[truth, np.arange(truth.size)].astype(np.float64)
         return float(-np.log(np.maximum(p, np.finfo(self.dtype).tiny)).sum())
 
+    def nats(self, x, truth):
+        """-ln p of the true symbols (N,) for the input ``x`` (V, N): float64, and finite where p itself would be 0.
+
+        With m the greatest of a column, -ln p[y] = ln Σ exp((x - m) / τ) - (x[y] - m) / τ.
+        """
+        x = flat(x)
+        z = np.subtract(x, x.max(axis=0))
+        if self.temperature != 1.0:
+            z /= z.dtype.type(self.temperature)
+        true_z = z[truth, np.arange(truth.size)].astype(np.float64)
+        return np.log(np.exp(z, out=z).sum(axis=0), dtype=np.float64) - true_z
+
     def backward_from_truth(self, truth, scale=1.0):
         """``scale`` dL/dx (V, N) for the true symbols (N,). Overwrites the probabilities."""
         dx = self._p

@@ -7,7 +7,10 @@ recurrent layers take it for a block of steps at a time.
 
 import numpy as np
 
-from pydarknet.layers.base import OneHot, flat
+from pydarknet.layers.base import Buffer, OneHot, flat
+
+
+FEW_SYMBOLS = 192  # up to so many different ones a product beats picking columns (benchmarks/)
 
 
 class InputProjection:
@@ -16,25 +19,29 @@ class InputProjection:
     def __init__(self, U):
         self._U = U
         self._dtype = U.value.dtype
-        self._buffer = np.empty(0, self._dtype)
+        self._outputs = Buffer(self._dtype)
+        self._dx = Buffer(self._dtype)
 
     def begin(self, x, U):
         """Use the input ``x`` (D, T, B) with the values ``U`` (R, D) for the blocks that follow."""
-        self._x, self._values = x, U
+        self._x, self._values, self._used = x, U, None
+        if isinstance(x, OneHot):
+            self._symbols = x.symbols
+            # Text has few symbols: with the rows of zeros taken out, x is small and as good as dense.
+            self._used, self._x = x.compact(self._dtype)
+            if self._used.size <= FEW_SYMBOLS:
+                self._values = U.take(self._used, axis=1)
 
     def block(self, block):
         """U @ x of the steps in the range ``block``: (R, len(block), B), valid until the next call."""
         x, U = self._x, self._values
-        start, stop, shape = block.start, block.stop, (len(U), len(block), x.shape[2])
-        size = np.prod(shape)
-        if self._buffer.size < size:
-            self._buffer = np.empty(size, self._dtype)
-        out = self._buffer[:size].reshape(shape)
-        if isinstance(x, OneHot):
-            # The network has checked the range; "clip" spares numpy a copy that "raise" makes with out=.
-            np.take(U, x.symbols[start:stop], axis=1, out=out, mode="clip")
+        out = self._outputs.array(len(U), len(block), x.shape[2])
+        steps = slice(block.start, block.stop)
+        if U.shape[1] == len(x):
+            np.matmul(U, flat(x[:, steps]), out=flat(out))
         else:
-            np.matmul(U, flat(x[:, start:stop]), out=flat(out))
+            # The network has checked the range; "clip" spares numpy a copy that "raise" makes with out=.
+            np.take(U, self._symbols[steps], axis=1, out=out, mode="clip")
         return out
 
     def backward(self, dz, want_dx):
@@ -42,26 +49,19 @@ class InputProjection:
 
         ``dz`` is d(loss)/d(U @ x), (R, T, B). A one-hot input has no gradient.
         """
-        x = self._x
-        if isinstance(x, OneHot):
-            self._backward_one_hot(dz)
+        x, dz = self._x, flat(dz)
+        dU = dz @ flat(x).T
+        if self._used is None:
+            self._U.gradient += dU
+        else:  # only the columns of the symbols that occur; far faster than np.add.at over all elements
+            dU += self._U.gradient.take(self._used, axis=1)
+            self._U.gradient[:, self._used] = dU
             return None
-        self._U.gradient += flat(dz) @ flat(x).T
         if not want_dx:
             return None
-        return (self._U.value.T @ flat(dz)).reshape(x.shape)
-
-    def _backward_one_hot(self, dz):
-        # Column v of the gradient is the sum of the columns of dz where the symbol is v: a product
-        # with the one-hot matrix of the symbols that occur, many times faster than np.add.at.
-        symbols = self._x.symbols.reshape(-1)
-        occurs = np.zeros(self._x.size, bool)
-        occurs[symbols] = True
-        used = np.flatnonzero(occurs)
-        rank = np.cumsum(occurs) - 1
-        one_hot = np.zeros((symbols.size, used.size), self._dtype)
-        one_hot[np.arange(symbols.size), rank[symbols]] = 1
-        self._U.gradient[:, used] += flat(dz) @ one_hot
+        dx = self._dx.array(*x.shape)
+        np.matmul(self._U.value.T, dz, out=flat(dx))
+        return dx
 
     def stepper(self, U, b, streams, one_hot):
         """A function of x (D, B), or of symbols (B,) with ``one_hot``, that returns U @ x + b (R, B)."""
