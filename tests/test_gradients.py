@@ -208,9 +208,11 @@ V = 5
 
 BODIES = {
     "one-hot": "[lstm]\noutput=4\n[connected]\noutput=5\nactivation=linear\n",
-    "one-hot norm": "[gru]\noutput=4\nbatch_normalize=1\ntanh=1\n[connected]\noutput=5\nbatch_normalize=1\nactivation=tanh\n",
-    "dense": "[activation]\nactivation=tanh\n[rnn]\noutput=4\nhidden=3\nactivation=tanh\n[connected]\noutput=5\nactivation=linear\n",
-    "deep": "[rnn]\noutput=3\nhidden=4\n[dropout]\nprobability=.4\n[batchnorm]\n[lstm]\noutput=4\n"
+    "one-hot norm": "[gru]\noutput=4\nbatch_normalize=1\ntanh=1\n"
+                    "[connected]\noutput=5\nbatch_normalize=1\nactivation=tanh\n",
+    "dense": "[activation]\nactivation=tanh\n[rnn]\noutput=4\nhidden=3\nactivation=tanh\n"
+             "[connected]\noutput=5\nactivation=linear\n",
+    "deep": "[rnn]\noutput=3\nhidden=4\nactivation=tanh\n[dropout]\nprobability=.4\n[batchnorm]\n[lstm]\noutput=4\n"
             "[crnn]\nsize=1\noutput=4\nhidden=3\nactivation=tanh\n[connected]\noutput=5\nactivation=linear\n",
 }
 
@@ -342,6 +344,20 @@ def test_one_hot_equals_its_dense_columns(make, norm):
     twin.backward(dy.copy())
     for ours, theirs in zip(layer.parameters, twin.parameters):
         np.testing.assert_allclose(ours.gradient, theirs.gradient, rtol=1e-10, atol=1e-12, err_msg=ours.name)
+
+
+@pytest.mark.parametrize("different", [1, 7, 150, 250, 300])
+def test_one_hot_equals_its_dense_columns_with_few_symbols_and_with_many(different):
+    random = np.random.default_rng(39)
+    layer, twin = (LSTM(300, H, dtype=np.float64, random=np.random.default_rng(1)) for _ in range(2))
+    symbols = random.permutation(random.permutation(300)[np.arange(60 * 6) % different]).reshape(60, 6)
+    assert np.unique(symbols).size == different
+    x = OneHot(symbols, 300)
+    np.testing.assert_allclose(layer.forward(x, train=True), twin.forward(x.dense(np.float64), train=True), **SAME)
+    dy = random.standard_normal((H, 60, 6))
+    layer.backward(dy.copy())
+    twin.backward(dy.copy())
+    np.testing.assert_allclose(layer.U.gradient, twin.U.gradient, rtol=1e-10, atol=1e-12)
 
 
 @with_and_without_norm

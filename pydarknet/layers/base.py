@@ -132,6 +132,11 @@ class Layer:
         for array in self._state.values():
             array[:, slice(None) if stream is None else stream] = 0
 
+    def swap_state(self, state):
+        """Take ``state``, as :meth:`state` gives it, for the recurrent state; return the one before."""
+        before, self._state = self._state, state
+        return before
+
     @property
     def initial_draws(self):
         """How many random numbers Darknet draws to initialise this layer: one a weight, none for biases."""
