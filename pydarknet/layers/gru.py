@@ -150,12 +150,12 @@ class GRU(Layer):
                 np.add(dh_, spare, out=dh_)          # for the step before
         if normalize:
             db = flat(tape.dz).sum(axis=1)
-            dW, _ = tape.weight_products(self.w_norm.gradient)
+            dW, _ = tape.recurrent_products(self.w_norm.gradient)
             for t in range(tape.T):
                 self.u_norm.backward(tape.dz[:, t], t)
             dUx = self.u_norm.gradient
         else:
-            dW, db = tape.weight_products(tape.dz)
+            dW, db = tape.recurrent_products(tape.dz)
             dUx = tape.dz
         self.W.gradient += dW
         self.w_biases.gradient += db
@@ -278,10 +278,10 @@ class GRUTape(Tape):
         np.subtract(h_, q, out=spare)
         np.multiply(dz, spare, out=dz)                      # (h₋₁ - q) ∘ z ∘ (1 - z)
 
-    def weight_products(self, dz):
-        """As :meth:`Tape.weight_products`, but the candidate's matrix multiplies v, not h₋₁."""
+    def recurrent_products(self, dz):
+        """As :meth:`Tape.recurrent_products`, but the candidate's matrix multiplies v, not h₋₁."""
         H, N = self.H, self.T * self.B
-        product = self._weights.reshape(self.rows, H + 1)
+        product = self._weights.array(self.rows, H + 1)
         np.matmul(flat(dz[:2 * H]), flat(self.h)[:, :N].T, out=product[:2 * H])
         np.matmul(flat(dz[2 * H:]), flat(self.v).T, out=product[2 * H:])
         return product[:, :H], product[:, H]

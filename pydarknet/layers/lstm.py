@@ -93,9 +93,6 @@ class LSTM(Layer):
 
     def forward(self, x, train=False):
         H, (_, T, B) = self.outputs, x.shape
-        tape, state = self._tape_for(T, B), self.state(B)
-        tape.h[:H, 0] = state["h"]
-        tape.c[0][...] = state["c"]
         normalize = train and self.u_norm is not None
         U, W, b = self._halved_weights(fold=not train)
         if normalize:
@@ -103,17 +100,23 @@ class LSTM(Layer):
             self.u_norm.begin(T, B, self._half)
             self.w_norm.begin(T, B, self._half)
         self._input.begin(x, U)
-        Wb = tape.weights_and_bias(W, 0 if normalize else b)
+        few_x, few_U = (None, None) if normalize else self._input.few_rows()
+        tape, state = self._tape_for(T, B, few_x), self.state(B)
+        tape.h[:H, 0] = state["h"]
+        tape.c[0][...] = state["c"]
+        columns = tape.stack(few_x)
+        weights = tape.weights_and_bias(W, 0 if normalize else b, few_U)
         for block in tape.blocks:
-            Ux = self._input.block(block)
+            Ux = self._input.block(block) if few_x is None else None
             for t in block:
-                Ux_t, h_, z = Ux[:, t - block.start], tape.h_views[t], tape.z[t]
-                np.matmul(Wb, h_, out=z)
+                z = tape.z[t]
+                np.matmul(weights, columns[t], out=z)  # z = W h₋₁ + b (+ U x, where x is stacked below h)
                 if normalize:
-                    self.u_norm.forward(Ux_t, t)
                     self.w_norm.forward(z, t)
+                    self.u_norm.forward(Ux[:, t - block.start], t)
                     np.add(z, b[:, None], out=z)
-                np.add(z, Ux_t, out=z)  # z = U x + W h₋₁ + b
+                if Ux is not None:
+                    np.add(z, Ux[:, t - block.start], out=z)  # z = U x + W h₋₁ + b
                 cell(*tape.cells[t])
         state["h"][...] = tape.h[:H, T]
         state["c"][...] = tape.c[T]
@@ -135,19 +138,17 @@ class LSTM(Layer):
                 np.multiply(dz_dc, dc, out=dz_ifg)   # dzi, dzf, dzg
                 np.multiply(f, dc, out=dc)           # for the step before
                 np.matmul(W_T, self.w_norm.backward(dz, t) if normalize else dz, out=dh_)
-        if normalize:
+        dW, db, dU = tape.weight_products(self.w_norm.gradient if normalize else tape.dz)
+        if normalize:                                # dW = Σ dz h₋₁ᵀ, db = Σ dz
             db = flat(tape.dz).sum(axis=1)
-            dW, _ = tape.weight_products(self.w_norm.gradient)
             for t in range(tape.T):
                 self.u_norm.backward(tape.dz[:, t], t)
-            dUx = self.u_norm.gradient
-        else:
-            dW, db = tape.weight_products(tape.dz)   # dW = Σ dz h₋₁ᵀ, db = Σ dz
-            dUx = tape.dz
         self.W.gradient += dW
         self.w_biases.gradient += db
         self.u_biases.gradient += db
-        return self._input.backward(dUx, want_dx)    # dU = Σ dz xᵀ, dx = Uᵀ dz
+        if dU.size:                                  # x was stacked: dU = Σ dz xᵀ is there already
+            return self._input.add_gradient(dU)
+        return self._input.backward(self.u_norm.gradient if normalize else tape.dz, want_dx)  # dx = Uᵀ dz
 
     def stepper(self, streams, one_hot):
         U, W, b = self._halved_weights(fold=True)
@@ -176,9 +177,10 @@ class LSTM(Layer):
             W, b = self.w_norm.fold(W, b, self.dialect)
         return U * self._half, W * self._half, b * self._half[:, 0]
 
-    def _tape_for(self, T, B):
-        if self._tape is None or not self._tape.fits(T, B):
-            self._tape = LSTMTape(self, T, B)
+    def _tape_for(self, T, B, stacked):
+        rows = 0 if stacked is None else len(stacked)
+        if self._tape is None or not self._tape.fits(T, B, rows):
+            self._tape = LSTMTape(self, T, B, -(-rows // 32) * 32)
         return self._tape
 
 
@@ -206,14 +208,13 @@ def cell_views(gates):
 class LSTMTape(Tape):
     """The tape of an LSTM: per step the gates o i f g and the cell before it, c₋₁; and tanh(c)."""
 
-    def __init__(self, layer, T, B):
-        super().__init__(layer, T, B, rows=4 * layer.outputs)
+    def __init__(self, layer, T, B, stackable):
+        super().__init__(layer, T, B, rows=4 * layer.outputs, stackable=stackable)
         H = self.H
         self.gates = self.empty(T + 1, 5, H, B)
         self.tanh_c = self.empty(T, H, B)
         self.products = self.empty(2, H, B)
         self.c = [gates[4] for gates in self.gates]  # c[t] is the cell before step t
-        self.h_views = [self.h[:, t] for t in range(T)]
         self.cells = [(*cell_views(self.gates[t]), self.products, self.c[t + 1], self.tanh_c[t], self.h[:H, t + 1])
                       for t in range(T)]
         self.z = [views[0] for views in self.cells]

@@ -23,7 +23,7 @@ class InputProjection:
         self._dx = Buffer(self._dtype)
 
     def begin(self, x, U):
-        """Use the input ``x`` (D, T, B) with the values ``U`` (R, D) for the blocks that follow."""
+        """Use the input ``x`` (D, T, B) with the values ``U`` (R, D) for what follows."""
         self._x, self._values, self._used = x, U, None
         if isinstance(x, OneHot):
             self._symbols = x.symbols
@@ -31,6 +31,16 @@ class InputProjection:
             self._used, self._x = x.compact(self._dtype)
             if self._used.size <= FEW_SYMBOLS:
                 self._values = U.take(self._used, axis=1)
+
+    def few_rows(self):
+        """(x, U) without the symbols that do not occur, (D', T, B) and (R, D'), if these are few; else (None, None).
+
+        A recurrent layer can stack so small an x below its state and save a product. It then gives
+        the gradient back to :meth:`add_gradient`.
+        """
+        if self._used is not None and self._used.size <= FEW_SYMBOLS:
+            return self._x, self._values
+        return None, None
 
     def block(self, block):
         """U @ x of the steps in the range ``block``: (R, len(block), B), valid until the next call."""
@@ -44,20 +54,24 @@ class InputProjection:
             np.take(U, self._symbols[steps], axis=1, out=out, mode="clip")
         return out
 
+    def add_gradient(self, dU):
+        """Add ``dU`` to the gradient of U: of all its columns (R, D), or of those that occur (R, D')."""
+        if self._used is None:
+            self._U.gradient += dU
+        else:
+            columns = self._U.gradient.take(self._used, axis=1)
+            columns += dU
+            self._U.gradient[:, self._used] = columns
+
     def backward(self, dz, want_dx):
         """Add dz xᵀ to the gradient of U; return dx = Uᵀ dz (D, T, B), or None when it is not wanted.
 
-        ``dz`` is d(loss)/d(U @ x), (R, T, B). A one-hot input has no gradient.
+        ``dz`` is d(loss)/d(U @ x), (R, T, B). A one-hot input has no gradient: always None. Only the
+        columns of symbols that occur are computed, which is far faster than np.add.at over N columns.
         """
         x, dz = self._x, flat(dz)
-        dU = dz @ flat(x).T
-        if self._used is None:
-            self._U.gradient += dU
-        else:  # only the columns of the symbols that occur; far faster than np.add.at over all elements
-            dU += self._U.gradient.take(self._used, axis=1)
-            self._U.gradient[:, self._used] = dU
-            return None
-        if not want_dx:
+        self.add_gradient(dz @ flat(x).T)
+        if not want_dx or self._used is not None:
             return None
         dx = self._dx.array(*x.shape)
         np.matmul(self._U.value.T, dz, out=flat(dx))

@@ -106,9 +106,9 @@ class RNN(Layer):
                     np.add(dh_, dh, out=dh_)
         if norm is not None:
             db = flat(tape.dz).sum(axis=1)
-            dW, _ = tape.weight_products(norm.gradient)
+            dW, _ = tape.recurrent_products(norm.gradient)
         else:
-            dW, db = tape.weight_products(tape.dz)   # dW = Σ dz h₋₁ᵀ, dbw = Σ dz
+            dW, db = tape.recurrent_products(tape.dz)   # dW = Σ dz h₋₁ᵀ, dbw = Σ dz
         self.self_layer.weights.gradient += dW
         self.self_layer.biases.gradient += db
         return self.input_layer.backward(dh_y, want_dx)

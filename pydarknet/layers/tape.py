@@ -10,7 +10,7 @@ The layout is chosen for speed, measured by ``benchmarks/``:
 
 import numpy as np
 
-from pydarknet.layers.base import flat, steps_per_block
+from pydarknet.layers.base import Buffer, flat, steps_per_block
 
 CACHE_LINE = 16  # numbers of four bytes
 
@@ -20,22 +20,25 @@ class Tape:
 
     ``h`` is (H+1, T+1, B), H the layer's ``state_size``: ``h[:H, t]`` is the state *before* step t
     (``h[:H, 0]`` the carried one), and row H is all ones, so that a bias is the weight of one more
-    input. ``dz`` (R, T, B) takes d(loss)/d(z) of R rows. ``blocks`` are the ranges of steps that are
-    treated together.
+    input. ``stackable`` more rows below it are room for an input x of few rows, which then goes
+    through the same product: [W b U] @ [h₋₁; 1; x]. ``dz`` (R, T, B) takes d(loss)/d(z) of R rows.
+    ``blocks`` are the ranges of steps that are treated together.
     """
 
-    def __init__(self, layer, T, B, rows):
+    def __init__(self, layer, T, B, rows, stackable=0):
         H, dtype = layer.state_size, layer.dtype
-        self.T, self.B, self.H, self.rows, self.dtype = T, B, H, rows, dtype
-        self.h = np.zeros((H + 1, T + 1, B), dtype)
+        self.T, self.B, self.H, self.rows, self.stackable, self.dtype = T, B, H, rows, stackable, dtype
+        self._stack = np.zeros((H + 1 + stackable, T + 1, B), dtype)
+        self.h = self._stack[:H + 1]
         self.h[H] = 1
         size = steps_per_block(T, B)
         self.blocks = [range(t, min(t + size, T)) for t in range(0, T, size)]
-        self._weights = np.empty(rows * (H + 1), dtype)
+        self._height = H + 1  # of what stands in a column: h, 1 and a stacked x
+        self._weights = Buffer(dtype)
         self._dz = None
 
-    def fits(self, T, B):
-        return (self.T, self.B) == (T, B)
+    def fits(self, T, B, stackable=0):
+        return (self.T, self.B) == (T, B) and self.stackable >= stackable
 
     @property
     def dz(self):
@@ -46,25 +49,40 @@ class Tape:
     def empty(self, *shape):
         return np.empty(shape, self.dtype)
 
-    # The three uses of one buffer: they never overlap in time.
+    def stack(self, x):
+        """Put ``x`` (D, T, B), or nothing if None, below h and 1; return the columns of the T steps, each (H+1+D, B)."""
+        self._height = self.H + 1
+        if x is not None:
+            self._height += len(x)
+            self._stack[self.H + 1:self._height, :self.T] = x
+        columns = self._stack[:self._height]
+        return [columns[:, t] for t in range(self.T)]
 
-    def weights_and_bias(self, W, b):
-        """The matrix [W b] (R, H+1) that multiplies h with its row of ones."""
-        Wb = self._weights.reshape(self.rows, self.H + 1)
-        Wb[:, :self.H] = W
-        Wb[:, self.H] = b
-        return Wb
+    # The three uses of one buffer for weights: they never overlap in time.
+
+    def weights_and_bias(self, W, b, U=None):
+        """The matrix [W b] (R, H+1), or [W b U], that multiplies what :meth:`stack` has stacked."""
+        stacked = self._weights.array(self.rows, self.H + 1 + (0 if U is None else U.shape[1]))
+        stacked[:, :self.H] = W
+        stacked[:, self.H] = b
+        if U is not None:
+            stacked[:, self.H + 1:] = U
+        return stacked
 
     def transposed(self, W):
         """Wᵀ (H, R) as an array of its own: a product with it is up to a fifth faster than with W.T."""
-        W_T = self._weights[:W.size].reshape(W.shape[1], W.shape[0])
+        W_T = self._weights.array(W.shape[1], W.shape[0])
         for row in range(0, len(W), CACHE_LINE):  # a few rows at a time: six times faster than all at once
             W_T[:, row:row + CACHE_LINE] = W[row:row + CACHE_LINE].T
         return W_T
 
-    def weight_products(self, dz):
+    def recurrent_products(self, dz):
         """Σ dz [h₋₁; 1]ᵀ over all steps and streams: the gradients of W (R, H) and of b (R,)."""
-        N = self.T * self.B
-        product = self._weights.reshape(self.rows, self.H + 1)
-        np.matmul(flat(dz), flat(self.h)[:, :N].T, out=product)
-        return product[:, :self.H], product[:, self.H]
+        return self.weight_products(dz)[:2]
+
+    def weight_products(self, dz):
+        """The same with the x that was stacked, Σ dz [h₋₁; 1; x]ᵀ: of W, of b, and of U (R, D), D = 0 without one."""
+        N, H = self.T * self.B, self.H
+        product = self._weights.array(self.rows, self._height)
+        np.matmul(flat(dz), flat(self._stack[:self._height])[:, :N].T, out=product)
+        return product[:, :H], product[:, H], product[:, H + 1:]
