@@ -47,8 +47,8 @@ class BatchNorm:
         """Prepare for T steps of B streams; ``factor`` (F, 1) or 1 multiplies y (the layer's own scaling)."""
         if B < 2:
             raise TrainingError(
-                "batch_normalize=1 needs at least 2 streams (batch / subdivisions) to train: "
-                "the variance of a single value is not defined")
+                "batch normalisation cannot train on 1 sample, whose variance is not defined: raise batch "
+                "(a recurrent layer normalises over batch / subdivisions streams, others over streams * time_steps)")
         F = self.scales.value.size
         if self.gradient is None or self.gradient.shape != (F, T, B):
             dtype = self.scales.value.dtype

@@ -43,8 +43,10 @@ class Connected(Layer):
         self._input.begin(x, W)
         z = flat(self._input.block(range(T)))
         if train and self.norm is not None:
-            self.norm.begin(1, T * B)
-            self.norm.forward(z, 0)
+            pieces = self._normalized_together(z.reshape(-1, T, B))
+            self.norm.begin(len(pieces), pieces[0].shape[1])
+            for n, piece in enumerate(pieces):
+                self.norm.forward(piece, n)
         z += b[:, None]                                   # z = W x + b
         self._z = z.copy() if train and self.activation.needs_input else None
         self._y = self.activation.forward(z, out=z)       # y = activation(z)
@@ -55,8 +57,14 @@ class Connected(Layer):
         dz = self.activation.backward(dz, self._y, self._z, out=dz)
         self.biases.gradient += dz.sum(axis=1)            # db = Σ dz
         if self.norm is not None:
-            dz = self.norm.backward(dz, 0)
+            for n, piece in enumerate(self._normalized_together(dz.reshape(dy.shape))):
+                self.norm.backward(piece, n)
+            dz = self.norm.gradient
         return self._input.backward(dz.reshape(dy.shape), want_dx)  # dW = Σ dz xᵀ, dx = Wᵀ dz
+
+    def _normalized_together(self, z):
+        """The parts of ``z`` (H, T, B) that batch norm treats each by itself, as matrices: here all N columns."""
+        return [flat(z)]
 
     def stepper(self, streams, one_hot):
         project = self._input.stepper(*self._weights(fold=True), streams, one_hot)

@@ -151,31 +151,8 @@ class StepwiseConnected(Connected):
         for owned in (*self.parameters, *self.statistics):
             owned.name = f"{name}.{owned.name}"
 
-    def forward(self, x, train=False):
-        if not train or self.norm is None:
-            return super().forward(x, train)
-        _, T, B = x.shape
-        self._input.begin(x, self.weights.value)
-        z = self._input.block(range(T))
-        self.norm.begin(T, B)
-        for t in range(T):
-            self.norm.forward(z[:, t], t)
-        z += self.biases.value[:, None, None]
-        z = flat(z)
-        self._z = z.copy() if self.activation.needs_input else None
-        self._y = self.activation.forward(z, out=z)
-        return self._y.reshape(-1, T, B)
-
-    def backward(self, dy, want_dx=True):
-        if self.norm is None:
-            return super().backward(dy, want_dx)
-        dz = flat(dy)
-        dz = self.activation.backward(dz, self._y, self._z, out=dz)
-        self.biases.gradient += dz.sum(axis=1)
-        dz = dz.reshape(dy.shape)
-        for t in range(dy.shape[1]):
-            self.norm.backward(dz[:, t], t)
-        return self._input.backward(self.norm.gradient, want_dx)
+    def _normalized_together(self, z):
+        return [z[:, t] for t in range(z.shape[1])]
 
     def weights_for(self, train):
         """W and b of W x + b; at inference with batch norm folded in."""
