@@ -4,6 +4,8 @@ import os
 import platform
 import sysconfig
 import time
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,8 @@ def describe():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         processor = names[0] if names else processor
     parts = [processor, f"{os.cpu_count()} cores", f"Python {platform.python_version()}", f"NumPy {np.__version__}"]
-    try:
-        import torch
-        parts.append(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-    except ImportError:
-        pass
+    with suppress(metadata.PackageNotFoundError):
+        parts.append(f"PyTorch {metadata.version('torch')}")
     return ", ".join(parts)
 
 

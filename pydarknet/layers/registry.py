@@ -106,8 +106,7 @@ def _connected(section, context):
 
 
 def _dropout(section, context):
-    default = 0.5 if context.dialect is PJREDDIE else 0.2
-    return Dropout(context.inputs, section.number("probability", default, minimum=0, maximum=1),
+    return Dropout(context.inputs, section.number("probability", 0.5, minimum=0, maximum=1),
                    dtype=context.dtype, random=context.dropout_random)
 
 

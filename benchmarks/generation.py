@@ -1,0 +1,75 @@
+"""Characters a second written at batch 1, and 16 texts at once, pydarknet against PyTorch, side by side.
+
+    python benchmarks/generation.py
+
+PyTorch runs the same network, one step at a time under inference mode, with a one-hot input and a
+multinomial draw. Each figure is the best of several turns.
+"""
+
+import time
+
+import numpy as np
+from machine import describe
+
+V = 256
+
+
+def pydarknet_writer(H, layers, streams):
+    from pydarknet.cfg import parse_cfg_text
+    from pydarknet.network import Network
+    from pydarknet.randomness import CRandom
+    from pydarknet.sample import generate
+
+    text = (f"[net]\ninputs={V}\n" + f"[lstm]\noutput={H}\n" * layers
+            + f"[connected]\noutput={V}\nactivation=linear\n[softmax]\n")
+    network = Network(parse_cfg_text(text, "benchmark.cfg"), srand=1)
+
+    def write(length):
+        for _ in generate(network, b"\n", length, 0.7, CRandom(1), streams):
+            pass
+
+    return write
+
+
+def torch_writer(H, layers, streams):
+    import torch
+    from torch.nn import functional
+
+    lstm, linear = torch.nn.LSTM(V, H, layers), torch.nn.Linear(H, V)
+
+    def write(length):
+        with torch.inference_mode():
+            symbol, state = torch.zeros(1, streams, dtype=torch.long), None
+            for _ in range(length):
+                h, state = lstm(functional.one_hot(symbol, V).float(), state)
+                p = functional.softmax(linear(h[0]) / 0.7, dim=1)
+                symbol = torch.multinomial(p, 1).T
+
+    return write
+
+
+def rate(write, length):
+    start = time.perf_counter()
+    write(length)
+    return length / (time.perf_counter() - start)
+
+
+def main():
+    import torch
+
+    torch.set_num_threads(2)
+    print(describe())
+    print("| H x layers | texts at once | pydarknet chars/s | PyTorch chars/s | ratio |")
+    print("|---|---|---|---|---|")
+    for H, layers, streams in ((128, 1, 1), (512, 2, 1), (128, 1, 16), (512, 2, 16)):
+        writers = pydarknet_writer(H, layers, streams), torch_writer(H, layers, streams)
+        lengths = [int(max(50, rate(write, 50) * 0.5)) for write in writers]
+        best = np.zeros(2)
+        for _ in range(6):
+            for n, (write, length) in enumerate(zip(writers, lengths)):
+                best[n] = max(best[n], streams * rate(write, length))
+        print(f"| {H} x {layers} | {streams} | {best[0]:,.0f} | {best[1]:,.0f} | {best[0] / best[1]:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
