@@ -4,6 +4,8 @@ See :mod:`pydarknet.layers.base` for the legend (T steps, B streams, V symbols, 
 layout of activations inside; what goes in and comes out here is Darknet's, (T, B) and (T, B, V).
 """
 
+from contextlib import contextmanager
+
 import numpy as np
 
 from pydarknet.cfg import parse_cfg
@@ -12,6 +14,7 @@ from pydarknet.errors import InputError
 from pydarknet.layers.base import OneHot
 from pydarknet.layers.output import Cost, Softmax, softmax
 from pydarknet.layers.registry import Context, build_layer
+from pydarknet.limits import check_layer_memory
 from pydarknet.optimizers import OptimizerOptions
 from pydarknet.parameters import ParameterBlock
 from pydarknet.randomness import generator
@@ -42,6 +45,7 @@ class Network:
         self.schedule = Schedule.from_section(net)
         self.optimizer_options = OptimizerOptions.from_section(net)
         net.ignore(*IMAGE_KEYS)
+        check_layer_memory(cfg, self.inputs, self.dtype.itemsize)
         weights_random = generator(srand, "weights")
         self.dropout_random = generator(srand, "dropout")
         self.layers = []
@@ -184,6 +188,16 @@ class Network:
         """Forget: set the recurrent state of one stream, or of all, to zero."""
         for layer in self.body:
             layer.reset_state(stream)
+
+    @contextmanager
+    def side_state(self):
+        """While it lasts the network has an empty recurrent state; then the one it had before is back."""
+        kept = [layer.swap_state({}) for layer in self.layers]
+        try:
+            yield
+        finally:
+            for layer, state in zip(self.layers, kept):
+                layer.swap_state(state)
 
     # Files
 

@@ -58,6 +58,23 @@ def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPER
         yield last.copy()
 
 
+def generate_tactic(network, prompt, length=1000, temperature=DEFAULT_TEMPERATURE, random=None):
+    """Yield the symbols that go on from ``prompt``, up to ``length``, as far as the end of the tactic.
+
+    That is a newline behind a full stop; it is not yielded. Parameters and errors are those of
+    :func:`generate`, and InputError for an empty prompt. Source: ``test_tactic_rnn``.
+    """
+    if not len(prompt):
+        raise InputError("the prompt is empty: give the text that the tactic is to follow")
+    last = None
+    for step in generate(network, prompt, length, temperature, random):
+        symbol = int(step[0])
+        if last == ord(".") and symbol == ord("\n"):
+            return
+        yield symbol
+        last = symbol
+
+
 def darknet_random(network, srand):
     """The generator in the state that Darknet's has when it begins to write: it has initialised the weights with it."""
     random = CRandom(srand)

@@ -1,19 +1,38 @@
-"""Options that several commands share. Darknet's spelling (``-srand``) and GNU's (``--srand``) both work."""
+"""What several commands share: options, arguments, and where a text comes from.
+
+Darknet's spelling of an option (``-srand``) and GNU's (``--srand``) both work.
+"""
+
+import sys
+from contextlib import contextmanager
 
 import click
 
 from pydarknet.dialect import Dialect
+from pydarknet.errors import TextError
+from pydarknet.files import show, why
 
 PATH = click.Path(path_type=str)
+DIALECTS = click.Choice([d.value for d in Dialect])
+
+cfg_argument = click.argument("cfg", type=PATH)
+weights_argument = click.argument("weights", type=PATH)
+text_argument = click.argument("text", type=PATH, required=False)
 
 dialect_option = click.option(
-    "--dialect", type=click.Choice([d.value for d in Dialect]), default=None,
+    "--dialect", type=DIALECTS, default=None,
     help="Order and conventions of the weights file; by default its header says which fork wrote it.")
+
+seed_option = click.option("-seed", "--seed", help="Text that is read first. Default: two line ends.")
 
 
 def srand_option(what):
-    return click.option("-srand", "--srand", type=click.IntRange(0, 2**32 - 1), default=None,
+    return click.option("-srand", "--srand", type=click.IntRange(-2**31, 2**32 - 1), default=None, callback=_unsigned,
                         help=f"Seed of the random numbers, for {what} that can be made again.")
+
+
+def _unsigned(ctx, parameter, number):
+    return None if number is None else number % 2**32  # as C's srand() takes it
 
 
 def split_weights(paths, weights):
@@ -21,3 +40,19 @@ def split_weights(paths, weights):
     if paths and weights is None and paths[0].endswith((".weights", ".backup")):
         return paths[1:], paths[0]
     return paths, weights
+
+
+@contextmanager
+def open_text(path):
+    """The file at ``path``, or standard input for None and ``-``, to be read as bytes. Raises TextError."""
+    if path in (None, "-"):
+        if sys.stdin.isatty():
+            click.echo("pydarknet: reading the text from standard input", err=True)
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise TextError(f"{show(path)}: cannot read this text: {why(error)}") from None
+    with file:
+        yield file

@@ -1,17 +1,21 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.trainer.Trainer` with its reports, backups and signals."""
 
+import math
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
 
 import click
 
-from pydarknet.backups import Backups
+from pydarknet.backups import Backups, base_name, newest_checkpoint
+from pydarknet.checkpoint import read_checkpoint
 from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
 from pydarknet.cli.report import JsonLog, make_report
 from pydarknet.corpus import Corpus
+from pydarknet.errors import TrainingError
 from pydarknet.network import load_network
 from pydarknet.trainer import Trainer
+from pydarknet.validation import Validation
 
 
 @click.command()
@@ -20,6 +24,7 @@ from pydarknet.trainer import Trainer
 @click.option("-file", "--file", "text_file", type=PATH, help="The text, as Darknet spells it; then [WEIGHTS] may have any name.")
 @click.option("--weights", type=PATH, help="Weights file to start from; they are drawn at random otherwise.")
 @click.option("-clear", "--clear", is_flag=True, help="Count iterations from 0, whatever the weights have behind them.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the backup folder, exactly as if the run had not stopped.")
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol, instead of bytes.")
 @click.option("--max-batches", type=click.IntRange(1, 2**31 - 1), help="Number of the last iteration, in place of the cfg's max_batches.")
 @click.option("--backup", "folder", type=PATH, default="backup", show_default=True, help="Folder for the weights, made when missing.")
@@ -27,47 +32,122 @@ from pydarknet.trainer import Trainer
               help="Refresh BASE.backup and keep BASE_ITERATION.weights every N iterations "
                    "(default, as in Darknet: 100 and 10000).")
 @click.option("--log", "log_file", type=PATH, help="Append one JSON object an iteration to this file.")
+@click.option("--valid", "valid_file", type=PATH, help="Text to measure the training by; the best weights are kept as BASE_best.weights.")
+@click.option("--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="Hold this last part of TEXT out, to measure the training by.")
+@click.option("--valid-every", type=click.IntRange(1), metavar="N",
+              help="Measure every N iterations (default: 100, or as many more as keep it to a tenth of the time).")
+@click.option("--plateau", type=click.IntRange(1), metavar="N", help="Halve the rate after every N measurements without a new best.")
+@click.option("--patience", type=click.IntRange(1), metavar="N", help="Stop after N measurements without a new best.")
 @srand_option("a run")
 @dialect_option
-def train(cfg, paths, text_file, weights, clear, tokenized, max_batches, folder, save_every, log_file, srand, dialect):
+def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches, folder, save_every, log_file,
+          valid_file, valid_fraction, valid_every, plateau, patience, srand, dialect):
     """Train the network of CFG on the text of one or more files or folders.
 
-    A first path named *.weights or *.backup is the weights file to start from. The weights go to
-    the folder `backup` under Darknet's names. Ctrl-C saves and stops.
+    A first path named *.weights or *.backup is the weights file to start from, one named *.checkpoint a
+    run to go on with. The weights go to the folder `backup` under Darknet's names, with a checkpoint
+    beside them. Ctrl-C saves and stops; the same command with --resume goes on.
 
-    Example: pydarknet train cfg/rnn.cfg data/stdlib.txt --max-batches 500
+    Example: pydarknet train cfg/rnn.cfg data/stdlib.txt --valid-fraction .05
     """
-    if text_file is not None:
-        if len(paths) > 1 or (paths and weights):
-            raise click.UsageError("with -file, at most one more path is allowed: the weights to start from")
-        paths, weights = (text_file,), paths[0] if paths else weights
-    else:
-        paths, weights = split_weights(paths, weights)
-    if not paths:
-        raise click.UsageError("Missing argument 'TEXT': the file or folder to train on.")
-    network = load_network(cfg, weights, dialect=dialect, srand=srand)
+    paths, start = _start_and_text(paths, text_file, weights)
+    _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience)
+
+    checkpoint = None
+    if resume:
+        checkpoint = newest_checkpoint(folder, base_name(cfg), warn=lambda message: _say(f"warning: {message}"))
+    elif start and start.endswith(".checkpoint"):
+        checkpoint, start = read_checkpoint(start), None
+    if checkpoint:
+        dialect = checkpoint.fact("dialect", str)
+    network = load_network(cfg, start, dialect=dialect, srand=srand)
     if clear:
         network.seen = 0
     corpus = Corpus.open(paths, tokenized=tokenized)
-    trainer = Trainer(network, corpus, max_batches, srand)
-    backups = Backups(network, folder, save_every)
+    validation = None
+    if valid_file or valid_fraction:
+        if valid_file:
+            held_out = Corpus.open(valid_file, tokenized=tokenized)
+        else:
+            corpus, held_out = corpus.split(valid_fraction)
+        validation = Validation(network, held_out, valid_every, patience, plateau)
+    trainer = Trainer(network, corpus, max_batches, srand, validation=validation)
+    if checkpoint:
+        trainer.restore(checkpoint)
+
+    with Backups(trainer, folder, save_every, resumed=resume) as backups, stop_signals() as stopped_by:
+        if checkpoint:
+            _say(f"going on from {checkpoint.path} after iteration {trainer.iteration}")
+        if backups.earlier:
+            _say(f"{backups.checkpoint} is of an earlier run, and will be kept as {backups.earlier}; "
+                 "to go on with that run instead, add --resume")
+        step = _run(trainer, backups, log_file, stopped_by)
+        if not trainer.done:
+            path = backups.save()
+            _say(f"saved {path}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
+            sys.exit(128 + stopped_by[0])
+        final = backups.save_final()
+    if trainer.stopped_early:
+        _say(f"stopped after iteration {trainer.iteration}: {patience} measurements without a new best")
+    click.echo(f"Saved {final}")
+    if validation:
+        _tell_best(trainer, backups, final, step)
+
+
+def _start_and_text(paths, text_file, weights):
+    """The paths of the text, and the file to start from or None."""
+    if text_file is not None:
+        if len(paths) > 1 or (paths and weights):
+            raise click.UsageError("with -file, at most one more path is allowed: the weights to start from")
+        return (text_file,), paths[0] if paths else weights
+    if weights is None and paths and paths[0].endswith(".checkpoint"):
+        paths, weights = paths[1:], paths[0]
+    paths, weights = split_weights(paths, weights)
+    if not paths:
+        raise click.UsageError("Missing argument 'TEXT': the file or folder to train on.")
+    return paths, weights
+
+
+def _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience):
+    """What does not go together: it would have no effect, and nobody should find that out later."""
+    if resume and start:
+        raise click.UsageError("--resume goes on from the checkpoint in the backup folder, so no weights can be given")
+    if (resume or start and start.endswith(".checkpoint")) and (clear or dialect):
+        raise click.UsageError("-clear and --dialect are for weights: a checkpoint goes on as it was")
+    if valid_file and valid_fraction:
+        raise click.UsageError("--valid and --valid-fraction: give one of them")
+    if not (valid_file or valid_fraction) and (valid_every or plateau or patience):
+        raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
+
+
+def _run(trainer, backups, log_file, stopped_by):
+    """Train to the end or a signal, saving and reporting; return the last Step."""
     with ExitStack() as stack:
-        log = stack.enter_context(JsonLog(log_file)) if log_file else None
-        report = stack.enter_context(make_report(trainer))
-        stopped_by = stack.enter_context(stop_signals())
+        tellers = [stack.enter_context(make_report(trainer))]
+        if log_file:
+            tellers.append(stack.enter_context(JsonLog(log_file)))
         for step in trainer.run():
-            report(step)
-            if log:
-                log.write(step)
+            backups.after(step)
+            try:
+                for tell in tellers:
+                    tell(step)
+            except (TrainingError, BrokenPipeError):
+                backups.save()  # whoever listened has gone; the work must not go with them
+                raise
             if stopped_by:
                 break
-            backups.after(step.iteration)
-    if stopped_by:
-        path = backups.save_backup()
-        click.echo(f"pydarknet: stopped after iteration {trainer.iteration}; go on with: "
-                   f"pydarknet train {cfg} {path} ...", err=True)
-        sys.exit(128 + stopped_by[0])
-    click.echo(f"Saved {backups.save_final()}")
+    return step
+
+
+def _tell_best(trainer, backups, final, step):
+    best = trainer.validation
+    click.echo(f"Best on the held-out text: {backups.best}, {best.best_loss / math.log(2):.4f} bits per character "
+               f"after iteration {best.best_iteration} ({final.name}: {step.valid_loss / math.log(2):.4f})")
+
+
+def _say(message):
+    click.echo(f"pydarknet: {message}", err=True)
 
 
 @contextmanager
@@ -75,6 +155,7 @@ def stop_signals():
     """While it lasts, SIGINT and SIGTERM are only noted, in the list it gives; a second SIGINT interrupts at once.
 
     So an iteration is always whole: an interrupted update would leave half of the parameters moved.
+    A signal that the process was started to ignore (as shells start a background job) stays ignored.
     """
     noted = []
 
@@ -83,9 +164,12 @@ def stop_signals():
             raise KeyboardInterrupt
         noted.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in ours:
+        signal.signal(number, note)
     try:
         yield noted
     finally:
-        for number, handler in before.items():
+        for number, handler in ours.items():
             signal.signal(number, handler)

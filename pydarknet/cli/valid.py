@@ -1,0 +1,133 @@
+"""``pydarknet valid`` and ``validtactic``: how well a network predicts a text."""
+
+import json
+import math
+import os
+import sys
+from contextlib import ExitStack
+
+import click
+import numpy as np
+
+from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
+from pydarknet.corpus import Corpus
+from pydarknet.errors import TextError
+from pydarknet.evaluate import TacticTally, Tally, blocks_of_corpus, blocks_of_file, surprise, tactic_lines, valid_lines
+from pydarknet.files import show, why
+from pydarknet.network import load_network
+from pydarknet.sample import DEFAULT_SEED
+
+FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead; a number beyond all bounds is null.")
+every_option = click.option("--every", type=click.IntRange(1), metavar="N",
+                            help="Print the line of the text so far after every N characters; Darknet does after each.")
+
+
+@click.command()
+@cfg_argument
+@weights_argument
+@text_argument
+@seed_option
+@json_option
+@click.option("--per-character", "characters_file", type=PATH, metavar="FILE",
+              help="Write a line for each character: its position, its byte as a number, and its -ln p.")
+@every_option
+@click.option("--streams", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+              help="Cut the text into N pieces and read them side by side: much faster, but behind a cut nothing is known.")
+@click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol; each counts as a word.")
+@dialect_option
+def valid(cfg, weights, text, seed, as_json, characters_file, every, streams, tokenized, dialect):
+    """Measure how well the network of CFG and WEIGHTS predicts a text.
+
+    TEXT is a file or a folder; without it, standard input is read. Prints the bits per character, the
+    perplexity and the word perplexity, as Darknet does: of every character but the first, given the
+    seed and all that stands before it.
+
+    Example: pydarknet valid cfg/rnn.cfg backup/rnn_final.weights text.txt
+    """
+    if streams > 1 and (every or characters_file):
+        raise click.UsageError("--every and --per-character go through the text in order: they need --streams 1")
+    if tokenized and text in (None, "-"):
+        raise click.UsageError("-tokenized needs TEXT, a file")
+    network = load_network(cfg, weights, batch=streams, time_steps=1, dialect=dialect)
+    seed = os.fsencode(seed) if seed is not None else b"" if tokenized else DEFAULT_SEED
+    tally = Tally(tokens=tokenized)
+    with ExitStack() as stack:
+        blocks = _blocks(stack, network, text, streams, tokenized)
+        log = stack.enter_context(_created(characters_file)) if characters_file else None
+        for before, after, nats in surprise(network, blocks, seed):
+            running = tally.add(before, after, nats)
+            if log:
+                _append(log, characters_file, running[0], after, nats)
+            _print_lines(valid_lines, every, *running)
+    _print_score(valid_lines, tally.score, as_json, every)
+
+
+@click.command()
+@cfg_argument
+@weights_argument
+@text_argument
+@seed_option
+@json_option
+@every_option
+@dialect_option
+def validtactic(cfg, weights, text, seed, as_json, every, dialect):
+    """Measure how well a network predicts the tactics in a text of proofs.
+
+    A tactic stands between >> and a full stop at the end of a line; nothing else is counted. TEXT is
+    a file; without it, standard input is read.
+
+    Example: pydarknet validtactic cfg/rnn.cfg coq.weights < proofs.txt
+    """
+    network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
+    seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
+    tally = TacticTally()
+    with open_text(text) as file:
+        for block in surprise(network, blocks_of_file(file), seed):
+            _print_lines(tactic_lines, every, *tally.add(*block))
+    _print_score(tactic_lines, tally.score, as_json, every)
+
+
+def _blocks(stack, network, text, streams, tokenized):
+    if text not in (None, "-"):
+        corpus = stack.enter_context(Corpus.open([text], tokenized=tokenized))
+    elif streams == 1:
+        return blocks_of_file(stack.enter_context(open_text(text)))
+    else:  # where the pieces begin is known only when all has been read
+        corpus = Corpus.from_symbols(stack.enter_context(open_text(text)).read(), "standard input")
+    return blocks_of_corpus(corpus, network.inputs, streams)
+
+
+def _print_lines(lines, every, characters, words, nats):
+    if every:
+        due = characters % every == 0
+        sys.stdout.writelines(lines(characters[due], words[due], nats[due]))
+
+
+def _print_score(lines, score, as_json, every):
+    if as_json:
+        figures = {name: float(getattr(score, name)) for name in FIGURES}
+        figures = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        click.echo(json.dumps({"characters": score.characters, **figures}))
+    elif not every or score.characters % every:
+        sys.stdout.writelines(lines(*np.array([[score.characters], [score.words], [score.nats]])))
+
+
+def _created(path):
+    try:
+        return open(path, "w", encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise _cannot_write(path, error) from None
+
+
+def _append(log, path, positions, symbols, nats):
+    try:
+        log.write("".join(f"{position} {symbol} {cost:.6f}\n"
+                          for position, symbol, cost in zip(positions.tolist(), symbols.tolist(), nats.tolist())))
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path, error):
+    return TextError(f"{show(path)}: cannot write the characters: {why(error)}")

@@ -1,0 +1,35 @@
+"""``pydarknet vec``: lines as vectors."""
+
+import os
+import sys
+
+import click
+
+from pydarknet.cli.options import cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
+from pydarknet.evaluate import line_vectors
+from pydarknet.network import load_network
+from pydarknet.sample import DEFAULT_SEED
+
+
+@click.command()
+@cfg_argument
+@weights_argument
+@text_argument
+@seed_option
+@click.option("--layer", type=click.IntRange(0), default=0, show_default=True, metavar="N",
+              help="Number of the layer, counted from 0, whose output is the vector.")
+@dialect_option
+def vec(cfg, weights, text, seed, layer, dialect):
+    """Print a vector for each line of a text: what the first layer puts out when it has read the line.
+
+    The lines are those of the file TEXT, or of standard input. Each is printed without its blanks and
+    tabs, which the network does not read either, then the numbers with commas between.
+
+    Example: pydarknet vec cfg/rnn.cfg backup/rnn_final.weights names.txt
+    """
+    network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
+    seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
+    out = sys.stdout.buffer
+    with open_text(text) as file:
+        for line, vector in line_vectors(network, file, seed, layer):
+            out.write(line + "".join(f",{x:g}" for x in vector.tolist()).encode() + b"\n")

@@ -1,0 +1,204 @@
+"""Tools for weights files of recurrent networks: average, denormalize, partial, convert, statistics, ops.
+
+Each function takes a loaded :class:`~pydarknet.network.Network`; the file formats are in
+:mod:`pydarknet.weights`. Source: the commands of those names in Darknet's ``examples/darknet.c``,
+which know connected and GRU layers, but neither LSTM nor RNN.
+"""
+
+import os
+import re
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from pydarknet.cfg import parse_cfg
+from pydarknet.dialect import PJREDDIE
+from pydarknet.errors import CfgWarning, InputError, WeightsError
+from pydarknet.files import show, why, write_atomically
+from pydarknet.layers.batchnorm import ALEXEYAB_EPSILON, EPSILON
+from pydarknet.network import Network
+from pydarknet.weights import read_header, write_weights
+
+
+def check_output(out, others):
+    """Raise WeightsError if the file ``out`` is one of the ``others``: a tool never writes over what it reads."""
+    for path in others:
+        both_there = os.path.exists(out) and os.path.exists(path)
+        if os.path.realpath(out) == os.path.realpath(path) or (both_there and os.path.samefile(out, path)):
+            raise WeightsError(f"{show(out)}: the output is another file of the same command: give it another name")
+
+
+def check_complete(network):
+    """Raise WeightsError unless all the weights came from the file.
+
+    A layer with ``dontload=1`` has random ones, which a tool must not pass on for trained ones.
+    """
+    for section, layer in zip(network.cfg.layers, network.layers):
+        if layer.dontload and not layer.dontsave and layer.stored(network.dialect):
+            raise WeightsError(f"{section.path}:{section.line}: [{section.name}] dontload=1: these weights are not read, "
+                               "so there are none to write; take the line out, or add dontsave=1")
+
+
+def average(network, paths, dialect=None):
+    """Give ``network`` the mean of all the numbers in the weights files ``paths``, each weighing the same.
+
+    Unlike Darknet's it takes in every kind of layer, and the batch norm of each. ``seen`` becomes the
+    first file's; ``dialect`` overrides what the headers say. Raises WeightsError for a file that does
+    not fit, or is of another dialect than the first.
+    """
+    sums = None
+    for path in paths:
+        if dialect is None and read_header(path).dialect is not read_header(paths[0]).dialect:
+            raise WeightsError(f"{show(path)}: is of another dialect than {show(paths[0])}: convert one of them first")
+        network.load_weights(path, dialect)
+        # In float64, so that the mean of equal numbers is that number. They are not added to
+        # zero, for 0 + -0 would be 0.
+        values = [array.astype(np.float64) for array in _blocks(network)]
+        if sums is None:
+            sums, seen = values, network.seen
+        else:
+            sums = [total + value for total, value in zip(sums, values)]
+    network.seen = seen
+    for array, total in zip(_blocks(network), sums):
+        array[...] = total / len(paths)
+
+
+def _blocks(network):
+    return network.parameters.values, network.parameters.statistics
+
+
+def denormalized(network):
+    """A network without ``batch_normalize`` that computes what ``network`` does at inference.
+
+    Of a matrix W with its bias b and its batch norm, y = scale (W x - mean) / d + b, it has the weights
+    scale W / d and the bias b - scale mean / d, with d as in :mod:`pydarknet.layers.batchnorm`. A
+    ``[batchnorm]`` section is a layer of its own and stays as it is, in Darknet also. (There
+    d = √(variance + 1e-6), which is not what its networks compute with.)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CfgWarning)  # the network has been warned about already
+        cfg = parse_cfg(network.cfg.path)
+        for section in cfg.layers:
+            section.options.pop("batch_normalize", None)
+        plain = Network(cfg, dialect=network.dialect, dtype=network.dtype)
+    plain.seen = network.seen
+    for layer, plain_layer in zip(network.layers, plain.layers):
+        arrays = dict(layer.stored(network.dialect))
+        for name, array in plain_layer.stored(network.dialect):
+            matrix, dot, kind = name.rpartition(".")
+            array[...] = arrays[name]
+            if matrix + dot + "weights" in arrays and matrix + dot + "scales" in arrays:
+                scale, mean = _inference_norm(arrays, matrix + dot, network.dialect)
+                array[...] = arrays[name] - scale * mean if kind == "biases" else (arrays[name].T * scale).T
+    return plain
+
+
+def _inference_norm(arrays, prefix, dialect):
+    """scale / d and the mean of one matrix, float64 (H,)."""
+    scales, mean, variance = (arrays[prefix + name].astype(np.float64)
+                              for name in ("scales", "rolling_mean", "rolling_variance"))
+    d = np.sqrt(variance) + EPSILON if dialect is PJREDDIE else np.sqrt(variance + ALEXEYAB_EPSILON)
+    return scales / d, mean
+
+
+def write_denormalized_cfg(network, path):
+    """Write the cfg of ``network`` to ``path``, unchanged but for ``batch_normalize=0``. Raises WeightsError."""
+    with open(network.cfg.path, "rb") as file:
+        pieces = re.split(rb"(\r\n|\r|\n)", file.read())  # lines and, between them, their ends
+    for section in network.cfg.layers:
+        if section.has("batch_normalize"):
+            _, line = section.options["batch_normalize"]
+            pieces[2 * (line - 1)] = b"batch_normalize=0"
+    try:
+        write_atomically(path, pieces)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{show(path)}: cannot write the cfg: {why(error)}") from None
+
+
+def write_partial(network, path, count):
+    """Write the weights of the first ``count`` layers, with ``seen`` 0 as Darknet does.
+
+    Raises InputError for a count that the network has not got, WeightsError when it cannot be written.
+    """
+    if not 1 <= count <= len(network.layers):
+        raise InputError(f"{count} layers: the network has from 1 to {len(network.layers)}")
+    write_weights(network.layers[:count], path, 0, network.dialect)
+
+
+def convert(network, path, dialect):
+    """Write the weights to ``path`` in ``dialect``; return what :func:`differences` says of it.
+
+    Raises WeightsError for what the dialect's file has no room for.
+    """
+    for number, layer in enumerate(network.layers):
+        room = {name for name, _ in layer.stored(dialect)}
+        for name, array in layer.stored(network.dialect):
+            if name not in room and array.any():
+                raise WeightsError(f"layer {number} [{layer.type}]: {name} has no place in a file of {dialect.value}")
+    network.save_weights(path, dialect)
+    return differences(network, dialect)
+
+
+def differences(network, dialect):
+    """Sentences that say where the network computes something else, or does not fit, when read as ``dialect``."""
+    if dialect is network.dialect:
+        return
+    for number, (section, layer) in enumerate(zip(network.cfg.layers, network.layers)):
+        where = f"layer {number} [{section.name}]"
+        if section.type == "rnn" and not section.has("hidden"):
+            yield f"{where}: without `hidden` the forks disagree about its size: write hidden={layer.state_size} into the cfg"
+        if section.type == "gru" and layer.tanh:
+            yield f"{where}: tanh=1 is ignored by alexeyab, whose candidate is always logistic: the outputs change"
+        if layer.statistics:
+            yield f"{where}: the epsilon of batch norm differs (1e-6 and 1e-5): the outputs change a little"
+
+
+class Statistics(NamedTuple):
+    """Of one stored array: the root of the mean square (Darknet prints it as MSE), mean, deviation and range."""
+
+    layer: int
+    type: str
+    name: str
+    size: int
+    rms: float
+    mean: float
+    deviation: float
+    least: float
+    greatest: float
+
+
+def statistics(network):
+    """Yield :class:`Statistics` of everything that the weights file holds.
+
+    Source: ``print_statistics``, which looks at the first H of a matrix's numbers only, and
+    ``statistics_net``, which looks at layers with batch norm only.
+    """
+    for number, layer in enumerate(network.layers):
+        for name, array in layer.stored(network.dialect):
+            x = array.astype(np.float64)
+            yield Statistics(number, layer.type, name.lstrip("."), x.size, float(np.sqrt(np.mean(x * x))), float(x.mean()),
+                             float(x.std()), float(x.min()), float(x.max()))
+
+
+class Operations(NamedTuple):
+    """Of one layer: its output (T, B, features) in training, the numbers it learns, and multiply-adds a character."""
+
+    layer: int
+    type: str
+    shape: tuple
+    parameters: int
+    multiply_adds: int
+
+
+def operations(network):
+    """Yield :class:`Operations` of each layer.
+
+    As in Darknet's ``numops`` only the products of matrices count, that of the first layer with its
+    one-hot input also, although pydarknet looks it up; Darknet counts a multiply-add as two.
+    """
+    for number, layer in enumerate(network.layers):
+        stored = layer.stored(network.dialect)
+        learned = sum(array.size for name, array in stored if "rolling_" not in name)
+        products = sum(array.size for _, array in stored if array.ndim > 1)
+        yield Operations(number, layer.type, (network.time_steps, network.streams, layer.outputs), learned, products)
