@@ -9,15 +9,19 @@ in Darknet's ``examples/rnn.c``, ``train_network_datum`` in ``src/network.c``.
 
 import math
 import time
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pydarknet.errors import TrainingError
+from pydarknet import resume
+from pydarknet.errors import TextError, TrainingError
+from pydarknet.limits import check_training_memory
 from pydarknet.optimizers import clip_gradient
 from pydarknet.randomness import generator
 
 JUMP_PROBABILITY = 1 / 64
+SCAN_AT_ONCE = 1 << 16  # symbols
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Step:
     ``loss`` is the mean cross-entropy of its characters in nats, ``avg_loss`` Darknet's running
     average of it (a tenth new each time), ``rate`` the learning rate, ``seconds`` the wall time of
     this iteration, ``characters`` all those trained on so far (Darknet's ``seen``) and ``epochs``
-    the same in lengths of the text.
+    the same in lengths of the text. ``valid_loss`` is the loss on the held-out text where it was
+    measured after this iteration, else None.
     """
 
     iteration: int
@@ -37,6 +42,7 @@ class Step:
     seconds: float
     characters: int
     epochs: float
+    valid_loss: float | None = None
 
     @property
     def bits_per_character(self):
@@ -48,28 +54,37 @@ class Trainer:
 
     ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
     network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
-    streams' offsets; ``jump_probability`` is the chance of a stream to jump before a call. Raises
-    TrainingError when there is nothing to do.
+    streams' offsets; ``jump_probability`` is the chance of a stream to jump before a call;
+    ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network.
+
+    Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
+    TextError for a symbol that the network has no input for.
     """
 
-    def __init__(self, network, corpus, max_batches=None, srand=None, jump_probability=JUMP_PROBABILITY):
+    def __init__(self, network, corpus, max_batches=None, srand=None, jump_probability=JUMP_PROBABILITY,
+                 validation=None):
         self.network = network
         self.corpus = corpus
+        self.validation = validation
         self.schedule = network.schedule
         if max_batches is not None:
             self.schedule = replace(self.schedule, max_batches=max_batches)
+        if self.max_batches == 0:
+            raise TrainingError("max_batches is 0, which to Darknet means no training: "
+                                "set it in [net] of the cfg, or give --max-batches")
+        check_training_memory(network)
         self.samples = network.streams * network.time_steps * network.subdivisions
         self.optimizer = network.optimizer_options.make(network.parameters)
         self.random = generator(srand, "offsets")
         self.jump_probability = jump_probability
         self.offsets = self.random.integers(len(corpus), size=network.streams)
         self.avg_loss = None
-        if self.max_batches == 0:
-            raise TrainingError("max_batches is 0, which to Darknet means no training: "
-                                "set it in [net] of the cfg, or give --max-batches")
-        if self.iteration >= self.max_batches:
-            raise TrainingError(f"the weights have {self.iteration} iterations behind them and max_batches is {self.max_batches}: "
-                                "nothing to do; raise --max-batches, or count from 0 with --clear")
+        for text in (corpus, validation.corpus) if validation else (corpus,):
+            check_symbols(text, network.inputs)
+        if len(corpus) <= network.time_steps:
+            warnings.warn(f"the text has {len(corpus)} symbols, no more than time_steps={network.time_steps}: "
+                          "each window repeats it; a longer text or fewer time_steps would teach more", stacklevel=2)
+        self.text_digest = corpus.digest()
 
     @property
     def max_batches(self):
@@ -80,9 +95,36 @@ class Trainer:
         """The number of updates done: Darknet's ``get_current_batch``."""
         return self.network.seen // self.samples
 
+    @property
+    def stopped_early(self):
+        """Whether the patience of the validation has run out."""
+        return self.validation is not None and self.validation.exhausted
+
+    @property
+    def done(self):
+        """Whether nothing is left to do."""
+        return self.iteration >= self.max_batches or self.stopped_early
+
+    def checkpoint(self):
+        """A :class:`~pydarknet.checkpoint.Checkpoint` to write before the next iteration."""
+        return resume.checkpoint_of(self)
+
+    def restore(self, checkpoint):
+        """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
+        resume.restore(self, checkpoint)
+
     def run(self):
-        """Yield a :class:`Step` after every iteration, up to ``max_batches``."""
-        while self.iteration < self.max_batches:
+        """Yield a :class:`Step` after every iteration, up to ``max_batches`` or until patience runs out.
+
+        Raises TrainingError when there is nothing to do, and what :meth:`step` raises.
+        """
+        if self.iteration >= self.max_batches:
+            raise TrainingError(f"{self.iteration} iterations are done already and max_batches is {self.max_batches}: "
+                                "nothing to do; raise --max-batches, or count from 0 with -clear")
+        if self.stopped_early:
+            raise TrainingError("this run was stopped because its validation loss no longer fell: "
+                                "nothing to do; raise --patience, or leave it out")
+        while not self.done:
             yield self.step()
 
     def step(self):
@@ -91,28 +133,31 @@ class Trainer:
         network = self.network
         loss = 0.0
         network.parameters.clear_gradients()
-        for _ in range(network.subdivisions):
-            loss += self._call()
-        loss /= self.samples
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"iteration {self.iteration}: the loss is {loss}: training has diverged, and the weights of this iteration "
-                "are not saved; lower learning_rate, raise burn_in, or set clip_norm=1 in [net]")
-        # Darknet counts the samples before it reads the rate: the first update has number 1.
-        rate = self.schedule.rate(self.iteration, self.random)
-        if network.optimizer_options.clip_norm:
-            clip_gradient(network.parameters, network.optimizer_options.clip_norm * self.samples)
-        self.optimizer.update(network.parameters, rate, self.samples)
+        # Numbers that overflow on the way end in a loss that is not finite: said once, below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(network.subdivisions):
+                loss += self._call()
+            loss /= self.samples
+            if not math.isfinite(loss):
+                raise diverged(self.iteration, f"the loss is {loss}")
+            # Darknet counts the samples before it reads the rate: the first update has number 1.
+            rate = self.schedule.rate(self.iteration, self.random)
+            if self.validation:
+                rate *= self.validation.rate_factor
+            if network.optimizer_options.clip_norm:
+                clip_gradient(network.parameters, network.optimizer_options.clip_norm * self.samples)
+            self.optimizer.update(network.parameters, rate, self.samples)
         self.avg_loss = loss if self.avg_loss is None else 0.9 * self.avg_loss + 0.1 * loss
-        return Step(self.iteration, loss, self.avg_loss, rate, time.perf_counter() - start,
-                    network.seen, network.seen / len(self.corpus))
+        seconds = time.perf_counter() - start
+        return Step(self.iteration, loss, self.avg_loss, rate, seconds, network.seen,
+                    network.seen / len(self.corpus), self._validate())
 
     def _call(self):
         network = self.network
         T = network.time_steps
         text = self.corpus.gather(self.offsets, T, network.inputs)
         loss = network.train_call(text[:-1], text[1:])
-        self.offsets = (self.offsets + T) % len(self.corpus)
+        self.offsets[:] = (self.offsets + T) % len(self.corpus)
         self._jump()
         return loss
 
@@ -121,3 +166,33 @@ class Trainer:
         if jumps.size:
             self.offsets[jumps] = self.random.integers(len(self.corpus), size=jumps.size)
             self.network.reset_state(jumps)
+
+    def _validate(self):
+        if self.validation is None:
+            return None
+        loss = self.validation.after(self.iteration, last=self.iteration == self.max_batches)
+        if loss is not None and not math.isfinite(loss):
+            raise diverged(self.iteration, f"the loss on the held-out text is {loss}")
+        return loss
+
+
+def diverged(iteration, what):
+    """The TrainingError of a run whose numbers are no longer finite."""
+    return TrainingError(
+        f"iteration {iteration}: {what}: training has diverged, and nothing of it is saved: earlier files are as they "
+        "were; lower learning_rate, raise burn_in, or set clip_norm=1 in [net]")
+
+
+def check_symbols(corpus, inputs):
+    """Raise TextError, with its place, for the first symbol of ``corpus`` that is not below ``inputs``.
+
+    At the start, for it may stand where training comes only after hours.
+    """
+    if corpus.max_symbol < inputs:
+        return
+    for start in range(0, len(corpus), SCAN_AT_ONCE):
+        symbols = corpus.symbols(start, min(SCAN_AT_ONCE, len(corpus) - start))
+        if symbols.max() >= inputs:
+            at = int(np.argmax(symbols >= inputs))
+            raise TextError(f"{corpus.locate(start + at)}: symbol {symbols[at]} is out of range for a network of {inputs} inputs "
+                            f"(0 to {inputs - 1}); give [net] more inputs, or change the text")

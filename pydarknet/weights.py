@@ -137,6 +137,11 @@ def _read_array(file, path, label, array, transposed):
         raise WeightsError(
             f"{show(path)}: {label} holds {values[first]} at byte {start + 4 * first}: not a finite number. "
             "The file is damaged, or was saved by a run that diverged")
+    if label.endswith("rolling_variance") and (values < 0).any():  # its root would be NaN, in Darknet also
+        first = int(np.argmax(values < 0))
+        raise WeightsError(
+            f"{show(path)}: {label} holds {values[first]} at byte {start + 4 * first}: a variance is never below 0. "
+            "Is it a file of the other dialect, of another cfg, or damaged?")
     if transposed and array.ndim == 2:
         return values.reshape(array.shape[::-1]).T
     return values.reshape(array.shape)

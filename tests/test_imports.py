@@ -14,16 +14,18 @@ PACKAGE = Path(__file__).parent.parent / "pydarknet"
 # Not every module need be there yet.
 FLOORS = [
     ["errors", "dialect", "files"],
-    ["activations", "cfg", "checkpoint", "optimizers", "parameters", "randomness", "crand", "text_files", "weights"],
-    ["backups", "corpus", "schedules", "layers.base"],
+    ["activations", "cfg", "checkpoint", "limits", "locks", "optimizers", "parameters", "randomness", "crand",
+     "text_files", "validation", "weights"],
+    ["corpus", "schedules", "layers.base"],
     ["layers.batchnorm", "layers.elementwise", "layers.output", "layers.projection", "layers.tape"],
     ["layers.connected"],
     ["layers.gru", "layers.lstm", "layers.rnn"],
     ["layers.crnn"],
     ["layers.registry"],
     ["network"],
-    ["evaluate", "sample", "weight_tools", "interop*"],
+    ["evaluate", "resume", "sample", "weight_tools", "interop*"],
     ["parallel", "trainer", "visualize"],  # on one floor: the trainer is handed its reducer, it imports none
+    ["backups"],
     ["layers", ""],  # the packages' own __init__: what stands there is for users, not for the modules below
     ["cli*"],
     ["__main__"],

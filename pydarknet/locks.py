@@ -1,0 +1,37 @@
+"""A lock that its process cannot leave behind: the system lets go of it however the process ends."""
+
+import errno
+import os
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+    import msvcrt
+
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
+class Lock:
+    """Holds the file at ``path``, made when missing, against every other process until it is closed.
+
+    The file itself stays: taking it away would let two processes lock two files of one name. Raises
+    BlockingIOError when another holds it, and OSError when the file cannot be made. A file system
+    that knows no locks (some network drives) is used without.
+    """
+
+    def __init__(self, path):
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                msvcrt.locking(self._file, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in _HELD:
+                self.close()
+                raise BlockingIOError(error.errno, os.strerror(error.errno), path) from None
+
+    def close(self):
+        """Let go of it."""
+        os.close(self._file)

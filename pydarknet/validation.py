@@ -1,0 +1,86 @@
+"""Validation while training: the loss on a text that is never trained on, the best so far, and what follows from it.
+
+A measurement is a forward pass over the whole held-out text, in parallel streams that each begin
+with an empty state. It reads the network and leaves no trace: training goes the same way, bit for
+bit, with it and without it, until ``plateau`` or ``patience`` act on what was measured.
+"""
+
+import math
+
+import numpy as np
+
+from pydarknet.errors import InputError
+
+STREAMS = 64  # at most: enough columns for full speed
+CHARACTERS_OF_A_STREAM = 1000  # at least: each stream's first symbols are guessed without context
+COLUMNS = 4096  # of a call
+PLATEAU_FACTOR = 0.5  # of the learning rate
+SHARE_OF_TIME = 1 / 3  # a forward pass takes about a third of a training step's time
+
+
+class Validation:
+    """The held-out text ``corpus`` of ``network``, measured every ``every`` iterations.
+
+    By default that is every 100, or as many more as keep the measuring to a tenth of the time. After
+    ``plateau`` measurements in a row without a new lowest loss the learning rate is halved, after
+    ``patience`` of them training stops. What is known so far: ``best_loss`` (nats a symbol) and
+    ``best_iteration``, of all measurements, and ``rate_factor``, what plateaus have made of the rate.
+    """
+
+    def __init__(self, network, corpus, every=None, patience=None, plateau=None):
+        for name, value in (("every", every), ("patience", patience), ("plateau", plateau)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be a whole number from 1")
+        self.network = network
+        self.corpus = corpus
+        self.patience, self.plateau = patience, plateau
+        samples = network.streams * network.time_steps * network.subdivisions
+        self.every = every or max(100, math.ceil(len(corpus) * SHARE_OF_TIME / (samples * 0.1)))
+        self.best_loss = self.best_iteration = None
+        # Training goes by the regular measurements alone. One more at the end of a run, which a longer
+        # run would not have made, counts for the best and for nothing else.
+        self.lowest_loss = None
+        self.since_lowest = self.since_cut = 0
+        self.rate_factor = 1.0
+
+    def after(self, iteration, last):
+        """Measure if it is time, or if this iteration is the ``last``; return the loss, or None."""
+        regular = iteration % self.every == 0
+        if not regular and not last:
+            return None
+        loss = self.measure()
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_iteration = loss, iteration
+        if regular:
+            self._note(loss)
+        return loss
+
+    def _note(self, loss):
+        if self.lowest_loss is None or loss < self.lowest_loss:
+            self.lowest_loss = loss
+            self.since_lowest = self.since_cut = 0
+            return
+        self.since_lowest += 1
+        self.since_cut += 1
+        if self.plateau and self.since_cut >= self.plateau:
+            self.rate_factor *= PLATEAU_FACTOR
+            self.since_cut = 0
+
+    @property
+    def exhausted(self):
+        """Whether patience has run out."""
+        return bool(self.patience) and self.since_lowest >= self.patience
+
+    def measure(self):
+        """The mean cross-entropy of the held-out text, in nats a symbol."""
+        length = len(self.corpus) - 1  # the first symbol is not predicted
+        streams = max(1, min(STREAMS, length // CHARACTERS_OF_A_STREAM))
+        part = length // streams
+        steps = max(1, COLUMNS // streams)
+        starts = np.arange(streams) * part
+        loss = 0.0
+        with self.network.side_state():
+            for t in range(0, part, steps):
+                text = self.corpus.gather(starts + t, min(steps, part - t), self.network.inputs)
+                loss += self.network.nats(text[:-1], text[1:]).sum()
+        return float(loss) / (part * streams)

@@ -1,0 +1,84 @@
+"""What the tests of training share: a small cfg, a text, trainers of them, and processes that run the command line."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pydarknet
+from pydarknet import load_network
+from pydarknet.corpus import Corpus
+from pydarknet.trainer import Trainer
+
+LAYERS = """
+[lstm]
+output=7
+[connected]
+output=64
+activation=linear
+[softmax]
+"""
+NET = dict(inputs=64, batch=4, subdivisions=2, time_steps=5, learning_rate=.5, momentum=.9, decay=.001, max_batches=30)
+
+
+def cfg_text(layers=LAYERS, **net):
+    """A cfg of ``layers`` whose [net] is :data:`NET` with changes; None takes a key out."""
+    options = {key: value for key, value in {**NET, **net}.items() if value is not None}
+    return "[net]\n" + "".join(f"{key}={value}\n" for key, value in options.items()) + layers
+
+
+def write_cfg(folder, layers=LAYERS, name="tiny.cfg", **net):
+    path = Path(folder) / name
+    path.write_text(cfg_text(layers, **net))
+    return str(path)
+
+
+def text(size=3000, seed=1):
+    """Bytes below 64 that have something to learn: words of a few letters."""
+    letters = random.Random(seed)
+    words = [bytes(letters.randrange(64) for _ in range(letters.randint(2, 6))) for _ in range(20)]
+    return b"".join(letters.choice(words) for _ in range(size))[:size]
+
+
+def write_text(folder, size=3000, name="text.bin", seed=1):
+    path = Path(folder) / name
+    path.write_bytes(text(size, seed))
+    return str(path)
+
+
+def make_trainer(folder, layers=LAYERS, size=3000, srand=3, corpus=None, jump=1 / 4, max_batches=None, validation=None, **net):
+    """A trainer with many jumps. ``validation`` makes one from the network."""
+    network = load_network(write_cfg(folder, layers, **net), srand=srand)
+    corpus = corpus or Corpus.from_symbols(text(size))
+    return Trainer(network, corpus, max_batches, srand, jump_probability=jump,
+                   validation=validation and validation(network))
+
+
+def environment():
+    """That of a process that finds this very package, and takes one core."""
+    source = str(Path(pydarknet.__file__).parent.parent)
+    paths = [source] + [path for path in [os.environ.get("PYTHONPATH")] if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "pydarknet", *map(str, arguments)]
+
+
+def run(*arguments, cwd, **options):
+    """Run the command line to its end; the CompletedProcess with text output."""
+    return subprocess.run(command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True,
+                          timeout=120, **options)
+
+
+def start(*arguments, cwd, **options):
+    """Start the command line; standard output and error are pipes of text unless told otherwise."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), **pipes)
+
+
+def bytes_of(folder, *without):
+    """The content of every file of a folder by name; hidden ones, such as locks, are left out."""
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())
+            if path.is_file() and not path.name.startswith(".") and not path.name.endswith(without or ("\0",))}

@@ -1,0 +1,187 @@
+"""The network as a whole: what goes in and comes out, its state, and what a cfg may not ask for."""
+
+import warnings
+
+import numpy as np
+import pytest
+from runs import LAYERS, cfg_text, write_cfg
+
+from pydarknet import load_network
+from pydarknet.cfg import parse_cfg_text
+from pydarknet.errors import CfgError, CfgWarning, InputError
+from pydarknet.limits import memory_at_hand
+from pydarknet.network import Network
+
+DROPOUT = LAYERS.replace("[connected]", "[dropout]\nprobability=.4\n[connected]")
+
+
+def symbols(T, B, seed=0):
+    return np.random.default_rng(seed).integers(64, size=(T, B))
+
+
+def state_of(network, streams):
+    return [{name: array.copy() for name, array in layer.state(streams).items()} for layer in network.layers]
+
+
+def same(a, b):
+    return all(np.array_equal(x[name], y[name]) for x, y in zip(a, b, strict=True) for name in x)
+
+
+@pytest.mark.parametrize("layers", [LAYERS, DROPOUT, LAYERS.replace("lstm", "gru"), LAYERS.replace("lstm", "rnn")])
+def test_predict_gives_probabilities_and_carries_the_state(tmp_path, layers):
+    network = load_network(write_cfg(tmp_path, layers), srand=1)
+    x = symbols(23, 3)
+    whole = network.predict(x)
+    assert whole.shape == (23, 3, 64) and whole.dtype == np.float32
+    np.testing.assert_allclose(whole.sum(axis=2), 1, atol=1e-5)  # 64 float32 terms
+    network.reset_state()
+    pieces = [network.predict(x[a:b]) for a, b in ((0, 1), (1, 9), (9, 23))]
+    # The same sums, in matrix products of another width, whose order of summation may differ.
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6)
+    network.reset_state()
+    step = network.stepper(streams=3)
+    np.testing.assert_allclose(np.stack([step(row).T.copy() for row in x]), whole, atol=1e-6)
+
+
+def test_predict_in_blocks_is_predict(tmp_path, monkeypatch):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    whole = network.predict(symbols(50, 3))
+    monkeypatch.setattr("pydarknet.network.COLUMNS_AT_ONCE", 12)
+    network.reset_state()
+    np.testing.assert_allclose(network.predict(symbols(50, 3)), whole, atol=1e-6)
+
+
+def test_streams_do_not_touch(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    x, y = symbols(9, 4), symbols(9, 4)
+    y[:, 2] = symbols(9, 1, seed=5)[:, 0]
+    a = network.predict(x)
+    network.reset_state()
+    b = network.predict(y)
+    # The last bits of the others may differ: the input product goes over the symbols that occur in any stream.
+    differs = np.abs(a - b).max(axis=(0, 2)) > 1e-5
+    assert differs.tolist() == [False, False, True, False]
+
+
+def test_reset_state(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    network.predict(symbols(9, 4))
+    network.reset_state(1)
+    assert [bool(column.any()) for column in network.layers[0].state(4)["h"].T] == [True, False, True, True]
+    network.reset_state()
+    assert not network.layers[0].state(4)["c"].any()
+
+
+def test_side_state_leaves_the_state_alone(tmp_path):
+    network = load_network(write_cfg(tmp_path, DROPOUT), srand=1)
+    network.train_call(symbols(5, 2), symbols(5, 2, seed=1))
+    before, random = state_of(network, 2), network.dropout_random.bit_generator.state
+    with network.side_state():
+        assert not network.layers[0].state(2)["h"].any()
+        first = network.predict(symbols(7, 5))
+    assert same(state_of(network, 2), before)
+    with pytest.raises(InputError), network.side_state():
+        network.predict(symbols(7, 2))
+        network.predict(symbols(7, 2) + 64)
+    assert same(state_of(network, 2), before)
+    assert network.dropout_random.bit_generator.state == random
+    with network.side_state():
+        np.testing.assert_array_equal(network.predict(symbols(7, 5)), first)
+
+
+def test_nats_are_those_of_predict(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    x, truth = symbols(6, 3), symbols(6, 3, seed=1)
+    nats = network.nats(x, truth)
+    network.reset_state()
+    p = np.take_along_axis(network.predict(x), truth[:, :, None], axis=2)[:, :, 0]
+    np.testing.assert_allclose(nats, -np.log(p.astype(float)), rtol=1e-6)
+
+
+def test_train_call_counts_and_returns_the_sum(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    loss = network.train_call(symbols(5, 2), symbols(5, 2, seed=1))
+    assert network.seen == 10 and network.parameters.gradients.any()
+    assert loss == pytest.approx(10 * np.log(64), rel=.05)
+
+
+@pytest.mark.parametrize("bad", [
+    np.zeros((3, 2)), np.zeros(3, int), np.full((3, 2), 64), np.full((3, 2), -1), [[1.5]], [["a"]], np.full((2, 2), 2**40),
+])
+def test_symbols_that_cannot_be(tmp_path, bad):
+    network = load_network(write_cfg(tmp_path))
+    for call in (network.predict, lambda x: network.train_call(x, x)):
+        with pytest.raises(InputError, match="symbols must be integers of shape|is outside 0..63: the cfg has inputs=64"):
+            call(bad)
+
+
+def test_sizes_come_from_the_cfg_or_the_call(tmp_path):
+    cfg = write_cfg(tmp_path, batch=6, subdivisions=3, time_steps=9)
+    network = load_network(cfg)
+    assert (network.streams, network.time_steps, network.subdivisions, network.inputs) == (2, 9, 3, 64)
+    network = load_network(cfg, batch=5, time_steps=4)
+    assert (network.streams, network.time_steps) == (5, 4)
+    for name in ("batch", "time_steps"):
+        with pytest.raises(InputError, match=f"{name} is 0; it must be a whole number from 1"):
+            load_network(cfg, **{name: 0})
+    with pytest.raises(InputError, match="dialect 'darknet' is not one of pjreddie, alexeyab"):
+        load_network(cfg, dialect="darknet")
+
+
+def test_srand_draws_the_same_weights(tmp_path):
+    cfg = write_cfg(tmp_path)
+    a, b, c = (load_network(cfg, srand=n).parameters.values for n in (1, 1, 2))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+    bound = np.sqrt(2 / 64)  # Darknet's, of the layer with 64 inputs
+    weights = load_network(cfg, srand=1).layers[0].ui.weights
+    assert .9 * bound < np.abs(weights).max() <= bound
+
+
+def test_height_width_and_channels_are_inputs(tmp_path):
+    network = load_network(write_cfg(tmp_path, inputs=None, height=1, width=16, channels=4))
+    assert network.inputs == 64
+
+
+@pytest.mark.parametrize(("layers", "net", "line", "message"), [
+    (LAYERS, dict(inputs=None), 1, r"\[net\] no `inputs`: give the number of symbols"),
+    (LAYERS, dict(batch=5), 3, r"\[net\] batch=5 is not divisible by subdivisions=2"),
+    ("", {}, 1, r"\[net\] the network must end in \[softmax\]"),
+    (LAYERS.replace("[softmax]", ""), {}, 13, r"\[connected\] the network must end in \[softmax\]"),
+    (LAYERS + "[cost]\n[cost]\n", {}, 18, r"must end in \[softmax\]"),
+    ("[softmax]" + LAYERS, {}, 10, r"\[softmax\] only the end of the network may be a softmax or a cost"),
+    (LAYERS.replace("output=64", "output=63"), {}, 16,
+     r"\[softmax\] 63 outputs come in, but the network has inputs=64: the layer before needs output=64"),
+    (LAYERS.replace("output=7", "output=0"), {}, 12, "output=0 is too small: it must be at least 1"),
+    (LAYERS.replace("output=7", "output=2000000000"), {}, 12,
+     r"\[lstm\] the parameters up to here need \d+(,\d{3}){5,} bytes of memory, and [\d,]+ can be had"),
+    (LAYERS.replace("[connected]", "[connected]\noutput=1000000000\n[connected]"), {}, 14, "need .* bytes of memory"),
+    (LAYERS, dict(inputs=2000000000), 12, "need .* bytes of memory"),
+    ("[gru]\noutput=2000000000\n[softmax]", {}, 11, "need .* bytes of memory"),
+    ("[rnn]\nhidden=2000000000\n[softmax]", {}, 10, "need .* bytes of memory"),
+])
+def test_cfgs_that_make_no_network(layers, net, line, message):
+    with pytest.raises(CfgError, match=rf"^a\.cfg:{line}: .*{message}"):
+        Network(parse_cfg_text(cfg_text(layers, **net), "a.cfg"))
+
+
+def test_unknown_keys_are_warned_about_and_those_for_images_are_not(tmp_path):
+    cfg = write_cfg(tmp_path, momenta=".9")
+    with pytest.warns(CfgWarning, match=r"tiny.cfg:10: \[net\] Unused field: 'momenta = .9': is it 'momentum'") as caught:
+        load_network(cfg)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_network(write_cfg(tmp_path, angle=7, hue=".1", max_crop=3))
+
+
+def test_weights_survive(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    network.train_call(symbols(5, 2), symbols(5, 2, seed=1))
+    network.save_weights(tmp_path / "a.weights")
+    other = load_network(write_cfg(tmp_path), tmp_path / "a.weights")
+    assert other.seen == 10 and np.array_equal(other.parameters.values, network.parameters.values)
+
+
+def test_memory_at_hand():
+    """As far as the system tells: at least what this test already uses, at most what any machine has."""
+    assert 50 << 20 < memory_at_hand() < 1 << 50
