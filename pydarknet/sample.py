@@ -7,7 +7,7 @@ number, less the probabilities in index order, is no longer above 0.
 
 import numpy as np
 
-from pydarknet.errors import InputError
+from pydarknet.errors import InputError, WeightsError
 from pydarknet.randomness import CRandom
 
 CUTOFF = 1e-4
@@ -16,11 +16,17 @@ DEFAULT_TEMPERATURE = 0.7
 
 
 def sample(probabilities, uniform):
-    """One symbol from ``probabilities`` (V,), which are overwritten, with the number ``uniform`` of 0..1."""
+    """One symbol from ``probabilities`` (V,), which are overwritten, with the number ``uniform`` of 0..1.
+
+    Raises WeightsError for probabilities that are not numbers.
+    """
     p = probabilities
     likeliest = p.argmax()
     p[p < CUTOFF] = 0
     total = p.sum()
+    if not np.isfinite(total):
+        raise WeightsError("the network's output is not a finite number: its weights overflow, as after a training that "
+                           "diverged, or (with batch_normalize) one of too few iterations to measure the statistics")
     if total == 0:  # so many symbols that each is below the cut-off; Darknet divides by zero here
         return int(likeliest)
     p *= p.dtype.type(1 / total)
@@ -45,7 +51,12 @@ def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPER
         raise InputError(f"symbol {bad} of the seed is outside 0..{network.inputs - 1}: the cfg has inputs={network.inputs}")
     random = random or CRandom()
     network.reset_state()
-    step = network.stepper(streams, temperature)
+    stepper = network.stepper(streams, temperature)
+
+    def step(symbols):
+        with np.errstate(over="ignore", invalid="ignore"):  # said once, by sample()
+            return stepper(symbols)
+
     last = np.empty(streams, np.int64)
     for symbol in symbols:
         last[:] = symbol

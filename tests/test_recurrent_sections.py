@@ -182,3 +182,18 @@ def test_stock_crnn_cfg_builds_and_learns():
         losses.append(network.train_call(symbols[:-1], symbols[1:]))
         network.parameters.values -= 0.02 * network.parameters.gradients
     assert losses[-1] < 0.8 * losses[0], losses
+
+
+@pytest.mark.parametrize("section", ["lstm", "gru", "rnn"])
+def test_batch_norm_of_a_single_stream_uses_the_rolling_statistics(section):
+    """Stock rnn.cfg and gru.cfg have batch=1 and time_steps=1; Darknet computes 0/0 there."""
+    text = (f"[net]\ninputs=7\nbatch=1\ntime_steps=1\n[{section}]\noutput=5\nhidden=5\nbatch_normalize=1\n" if section == "rnn"
+            else f"[net]\ninputs=7\nbatch=1\ntime_steps=1\n[{section}]\noutput=5\nbatch_normalize=1\n")
+    network = Network(parse_cfg_text(text + "[connected]\noutput=7\nactivation=linear\n[softmax]\n", "one.cfg"), srand=1)
+    symbols = np.random.default_rng(1).integers(7, size=40)
+    with pytest.warns(UserWarning, match="single stream"):
+        losses = [network.train_call(symbols[n:n + 1, None], symbols[n + 1:n + 2, None]) for n in range(39)]
+    assert np.isfinite(losses).all()
+    assert np.isfinite(network.parameters.gradients).all() and network.parameters.gradients.any()
+    assert (network.parameters.statistics != 0).mean() > 0.9
+    assert np.isfinite(network.predict(symbols[:, None])).all()

@@ -9,7 +9,7 @@ from command_line import make_network
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pydarknet.errors import InputError
+from pydarknet.errors import InputError, WeightsError
 from pydarknet.network import load_network
 from pydarknet.randomness import CRandom
 from pydarknet.sample import darknet_random, generate, generate_tactic, sample
@@ -171,3 +171,8 @@ def test_a_tactic_is_cut_at_the_length():
 def test_a_tactic_needs_a_prompt():
     with pytest.raises(InputError, match="the prompt is empty"):
         tactic(b"x", b"")
+
+
+def test_a_network_whose_output_is_not_a_number_says_so():
+    with pytest.raises(WeightsError, match="not a finite number"):
+        sample(np.array([0.2, np.nan, 0.3], np.float32), np.float32(0.5))

@@ -11,14 +11,18 @@ the letter, and the exact gradient of it: with dẑ = scale dy
     dz = (dẑ - Σ dẑ / B) / d  -  ẑ Σ(dẑ ẑ) / ((B - 1) s)        dscale = Σ dy ẑ
 
 The rolling statistics move by a hundredth at every step: rolling = .99 rolling + .01 measured.
-At inference they take the place of the measured ones, and d is √(rolling variance) + 1e-6 in
+With a single stream nothing can be measured (Darknet divides by zero: NaN); the rolling statistics,
+with the one value taken into them as mean and as (z - rolling mean)², then take the place of the
+measured ones, as constants. So the stock ``rnn.cfg`` and ``gru.cfg``, which have batch=1, can train.
+At inference, too, they take the place of the measured ones, and d is √(rolling variance) + 1e-6 in
 pjreddie's dialect, √(rolling variance + 1e-5) in AlexeyAB's.
 """
+
+import warnings
 
 import numpy as np
 
 from pydarknet.dialect import PJREDDIE
-from pydarknet.errors import TrainingError
 from pydarknet.layers.base import Layer, Stored, flat
 from pydarknet.parameters import Statistic
 
@@ -45,10 +49,10 @@ class BatchNorm:
 
     def begin(self, T, B, factor=1):
         """Prepare for T steps of B streams; ``factor`` (F, 1) or 1 multiplies y (the layer's own scaling)."""
-        if B < 2:
-            raise TrainingError(
-                "batch normalisation cannot train on 1 sample, whose variance is not defined: raise batch "
-                "(a recurrent layer normalises over batch / subdivisions streams, others over streams * time_steps)")
+        if B == 1:
+            warnings.warn(
+                "batch_normalize=1 with a single stream: there is nothing to average over, so it trains with the rolling "
+                "statistics in place of measured ones; raise batch for batch norm proper", stacklevel=2)
         F = self.scales.value.size
         if self.gradient is None or self.gradient.shape != (F, T, B):
             dtype = self.scales.value.dtype
@@ -64,16 +68,27 @@ class BatchNorm:
         """
         B = z.shape[1]
         z_hat, s = self._z_hat[t, rows], self._s[t, rows]
-        mean = z.mean(axis=1, keepdims=True)
-        np.subtract(z, mean, out=z_hat)
-        variance = np.einsum("fb,fb->f", z_hat, z_hat)[:, None]
-        variance /= B - 1
+        if B == 1:
+            mean, variance = self._roll(rows, z, (z - self.rolling_mean.value[rows, None]) ** 2)
+            np.subtract(z, mean, out=z_hat)
+        else:
+            mean = z.mean(axis=1, keepdims=True)
+            np.subtract(z, mean, out=z_hat)
+            variance = np.einsum("fb,fb->f", z_hat, z_hat)[:, None]
+            variance /= B - 1
+            self._roll(rows, mean, variance)
         np.sqrt(variance, out=s)
         z_hat /= s + z.dtype.type(EPSILON)
         np.multiply(z_hat, self._factor[rows], out=z)
+
+    def _roll(self, rows, mean, variance):
+        """Move the rolling statistics towards ``mean`` and ``variance`` (F, 1); return what they are then, alike."""
+        rolled = []
         for rolling, measured in ((self.rolling_mean, mean), (self.rolling_variance, variance)):
             rolling.value[rows] *= MOMENTUM
             rolling.value[rows] += (1 - MOMENTUM) * measured[:, 0]
+            rolled.append(rolling.value[rows, None])
+        return rolled
 
     def backward(self, dy, t, rows=slice(None)):
         """d(loss)/dz of step ``t`` (F, B) from ``dy`` = d(loss)/d(scale ẑ), kept in ``gradient[:, t]``.
@@ -85,6 +100,8 @@ class BatchNorm:
         scales = self.scales.value[rows, None]
         product = np.einsum("fb,fb->f", dy, z_hat)
         self.scales.gradient[rows] += product
+        if B == 1:  # the rolling statistics are constants to the gradient
+            return np.multiply(dy, scales / (s + dy.dtype.type(EPSILON)), out=dz)
         # B equal values: s = 0 and ẑ = 0, and nothing comes back through the variance.
         pull = product[:, None] * scales / ((B - 1) * np.where(s > 0, s, 1))
         np.subtract(dy, dy.mean(axis=1, keepdims=True), out=dz)
