@@ -170,7 +170,8 @@ class Trainer:
     def _validate(self):
         if self.validation is None:
             return None
-        loss = self.validation.after(self.iteration, last=self.iteration == self.max_batches)
+        with np.errstate(over="ignore", invalid="ignore"):  # as in a call of training: said once, below
+            loss = self.validation.after(self.iteration, last=self.iteration == self.max_batches)
         if loss is not None and not math.isfinite(loss):
             raise diverged(self.iteration, f"the loss on the held-out text is {loss}")
         return loss

@@ -96,7 +96,7 @@ def read_weights(layers, path, dialect=None):
     """Fill the layers from the file at ``path``; return its :class:`Header`.
 
     ``dialect`` overrides what the header says about the order. Raises WeightsError when the file
-    cannot be read, or is too short, too long or not finite; the layers are then as before.
+    cannot be read, or is too short, too long, not finite or of a negative variance; the layers are then as before.
     """
     with _opened(path) as file:
         header = Header.parse(file.read(20), path)
@@ -113,7 +113,18 @@ def read_weights(layers, path, dialect=None):
         values = [_read_array(file, path, label, array, header.transposed) for label, array in fields]
     for (_, array), value in zip(fields, values):
         array[...] = value
+    _clear_what_has_no_room(layers, dialect or header.dialect)
     return header
+
+
+def _clear_what_has_no_room(layers, dialect):
+    """Zero what a file of ``dialect`` does not keep, as its programs have it: nothing of a file read before may stay."""
+    for layer in layers:
+        if not layer.dontload:
+            kept = {name for name, _ in layer.stored(dialect)}
+            for name, array in (stored for other in Dialect for stored in layer.stored(other)):
+                if name not in kept:
+                    array[...] = 0
 
 
 def _too_short(path, size, position, fields, expected):
