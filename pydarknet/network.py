@@ -150,11 +150,11 @@ class Network:
 
     def _forward(self, symbols, train, layers=None):
         x = OneHot(symbols, self.inputs)
-        if not (self.body and self.body[0].takes_one_hot):
-            x = x.dense(self.dtype)
         for layer in self.body[:layers]:
+            if isinstance(x, OneHot) and not layer.takes_one_hot:
+                x = x.dense(self.dtype)
             x = layer.forward(x, train)
-        return x
+        return x.dense(self.dtype) if isinstance(x, OneHot) else x
 
     def _checked(self, symbols):
         symbols = np.asarray(symbols)
@@ -171,18 +171,28 @@ class Network:
         It is for a network that is not trained meanwhile, advances the network's state, and its
         result is overwritten by the next call. ``temperature`` takes the place of the softmax's own.
         """
-        one_hot = bool(self.body) and self.body[0].takes_one_hot
-        steps = [layer.stepper(streams, one_hot and n == 0) for n, layer in enumerate(self.body)]
+        steps, one_hot = [], True
+        for layer in self.body:
+            if one_hot and not layer.takes_one_hot:
+                steps.append(self._dense_column)
+                one_hot = False
+            steps.append(layer.stepper(streams, one_hot))
+            one_hot = one_hot and layer.gives_one_hot
+        if one_hot:
+            steps.append(self._dense_column)
         temperature = self._softmax.temperature if temperature is None else temperature
         out = np.empty((self.inputs, streams), self.dtype)
 
         def step(symbols):
-            x = symbols if one_hot else OneHot(symbols[None], self.inputs).dense(self.dtype)[:, 0]
+            x = symbols
             for layer_step in steps:
                 x = layer_step(x)
             return softmax(x, temperature, out=out)
 
         return step
+
+    def _dense_column(self, symbols):
+        return OneHot(symbols[None], self.inputs).dense(self.dtype)[:, 0]
 
     def reset_state(self, stream=None):
         """Forget: set the recurrent state of one stream, or of all, to zero."""

@@ -54,7 +54,7 @@ def restore(trainer, checkpoint):
     if checkpoint.fact("text", str) != trainer.text_digest:
         raise checkpoint.error(
             "belongs to another text: this one differs from the one the run was trained on, in content or in the part "
-            "held out; give that text to go on, or start from the weights in the .backup file beside it")
+            "held out; give that text to go on, or start from its weights, a file of their own")
     arrays = _arrays(trainer)
     _check_arrays(checkpoint, arrays)
     if (checkpoint.arrays["offsets"] < 0).any() or (checkpoint.arrays["offsets"] >= len(trainer.corpus)).any():
@@ -171,7 +171,7 @@ def _check_cfg(checkpoint, sections):
         return
     raise checkpoint.error(
         f"belongs to another cfg: {_difference(theirs, sections)}; "
-        "use that cfg to go on, or start from the weights in the .backup file beside it")
+        "use that cfg to go on, or start from its weights, a file of their own")
 
 
 def _difference(theirs, ours):

@@ -346,13 +346,17 @@ def test_one_hot_equals_its_dense_columns(make, norm):
         np.testing.assert_allclose(ours.gradient, theirs.gradient, rtol=1e-10, atol=1e-12, err_msg=ours.name)
 
 
+@pytest.mark.parametrize("dropped", [False, True], ids=["whole", "with symbols dropped"])
 @pytest.mark.parametrize("different", [1, 7, 150, 250, 300])
-def test_one_hot_equals_its_dense_columns_with_few_symbols_and_with_many(different):
+def test_one_hot_equals_its_dense_columns_with_few_symbols_and_with_many(different, dropped):
     random = np.random.default_rng(39)
     layer, twin = (LSTM(300, H, dtype=np.float64, random=np.random.default_rng(1)) for _ in range(2))
     symbols = random.permutation(random.permutation(300)[np.arange(60 * 6) % different]).reshape(60, 6)
     assert np.unique(symbols).size == different
     x = OneHot(symbols, 300)
+    if dropped:
+        x = Dropout(300, 0.3, np.float64, np.random.default_rng(2)).forward(x, train=True)
+        assert set(np.unique(x.ones)) == {0, 1 / 0.7} and x.dense(np.float64).sum() == x.ones.sum()
     np.testing.assert_allclose(layer.forward(x, train=True), twin.forward(x.dense(np.float64), train=True), **SAME)
     dy = random.standard_normal((H, 60, 6))
     layer.backward(dy.copy())

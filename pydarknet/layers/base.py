@@ -32,32 +32,35 @@ from pydarknet.parameters import Parameter
 
 
 class OneHot:
-    """Integer symbols (T, B) read as one-hot columns of ``size`` rows; never written out unless asked."""
+    """Integer symbols (T, B) read as one-hot columns of ``size`` rows; never written out unless asked.
 
-    def __init__(self, symbols, size):
+    ``ones`` (T, B), when given, holds what stands in place of the one of each column: dropout makes
+    it 0 or 1 / (1 - p).
+    """
+
+    def __init__(self, symbols, size, ones=None):
         self.symbols = symbols
         self.size = size
+        self.ones = ones
         self.shape = (size, *symbols.shape)
 
     def dense(self, dtype):
         """The array (size, T, B) of zeros and ones."""
-        T, B = self.symbols.shape
-        x = np.zeros((self.size, T * B), dtype)
-        x[self.symbols.reshape(-1), np.arange(T * B)] = 1
-        return x.reshape(self.size, T, B)
-
+        return self._rows(self.symbols, self.size, dtype)
 
     def compact(self, dtype):
         """The symbols that occur, ascending (V',), and the dense rows of these alone, (V', T, B)."""
-        T, B = self.symbols.shape
-        symbols = self.symbols.reshape(-1)
         occurs = np.zeros(self.size, bool)
-        occurs[symbols] = True
-        used = np.flatnonzero(occurs)
+        occurs[self.symbols.reshape(-1)] = True
         row = np.cumsum(occurs) - 1
-        x = np.zeros((used.size, T * B), dtype)
-        x[row[symbols], np.arange(T * B)] = 1
-        return used, x.reshape(-1, T, B)
+        used = np.flatnonzero(occurs)
+        return used, self._rows(row[self.symbols], used.size, dtype)
+
+    def _rows(self, row, count, dtype):
+        T, B = row.shape
+        x = np.zeros((count, T * B), dtype)
+        x[row.reshape(-1), np.arange(T * B)] = 1 if self.ones is None else self.ones.reshape(-1)
+        return x.reshape(count, T, B)
 
 
 class Buffer:
@@ -79,6 +82,7 @@ class Layer:
 
     type = ""  # the cfg's section name
     takes_one_hot = False  # whether forward accepts a OneHot as it is
+    gives_one_hot = False  # whether its output is a OneHot again
 
     def __init__(self, inputs, outputs, dtype=np.float32):
         self.inputs = inputs

@@ -8,16 +8,18 @@ its state; here it has memory of its own.
 import numpy as np
 
 from pydarknet.activations import get_activation
-from pydarknet.layers.base import Layer, flat
+from pydarknet.layers.base import Layer, OneHot, flat
 
 
 class Dropout(Layer):
     """While training, y = x * m with m = 0 with probability p, else 1 / (1 - p); otherwise y = x.
 
     ``probability`` p is Darknet's key of that name; ``random`` is the numpy Generator that draws m.
+    Before the first layer it drops whole symbols: of a one-hot column, only the one can be dropped.
     """
 
     type = "dropout"
+    takes_one_hot = gives_one_hot = True
 
     def __init__(self, inputs, probability=0.5, dtype=np.float32, random=None):
         super().__init__(inputs, inputs, dtype)
@@ -29,12 +31,16 @@ class Dropout(Layer):
         self._mask = None
         if not train or self.probability == 0:
             return x
-        if self.probability == 1:  # Darknet's scale would be infinite; what is kept of nothing is nothing
-            self._mask = np.zeros(x.shape, self.dtype)
-        else:
-            kept = self.random.random(x.shape, dtype=np.float32) >= self.probability
-            self._mask = kept * self.dtype.type(1 / (1 - self.probability))
+        if isinstance(x, OneHot):
+            return OneHot(x.symbols, x.size, self._draw(x.symbols.shape))
+        self._mask = self._draw(x.shape)
         return x * self._mask
+
+    def _draw(self, shape):
+        if self.probability == 1:  # Darknet's scale would be infinite; what is kept of nothing is nothing
+            return np.zeros(shape, self.dtype)
+        kept = self.random.random(shape, dtype=np.float32) >= self.probability
+        return kept * self.dtype.type(1 / (1 - self.probability))
 
     def backward(self, dy, want_dx=True):
         return dy if self._mask is None else dy * self._mask

@@ -26,7 +26,7 @@ class InputProjection:
         """Use the input ``x`` (D, T, B) with the values ``U`` (R, D) for what follows."""
         self._x, self._values, self._used = x, U, None
         if isinstance(x, OneHot):
-            self._symbols = x.symbols
+            self._symbols, self._ones = x.symbols, x.ones
             # Text has few symbols: with the rows of zeros taken out, x is small and as good as dense.
             self._used, self._x = x.compact(self._dtype)
             if self._used.size <= FEW_SYMBOLS:
@@ -52,6 +52,8 @@ class InputProjection:
         else:
             # The network has checked the range; "clip" spares numpy a copy that "raise" makes with out=.
             np.take(U, self._symbols[steps], axis=1, out=out, mode="clip")
+            if self._ones is not None:
+                np.multiply(out, self._ones[steps], out=out)
         return out
 
     def add_gradient(self, dU):
