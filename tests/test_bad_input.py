@@ -111,7 +111,6 @@ def test_symbols_beyond_the_inputs(here):
     (LAYERS, dict(batch=5), "batch=5 is not divisible by subdivisions=2"),
     (LAYERS, dict(learning_rate="fast"), "bad.cfg:6: [net] learning_rate='fast' is not a number"),
     (LAYERS, dict(policy="poly", max_batches=None), "max_batches is 0, which to Darknet means no training"),
-    (LAYERS.replace("output=7", "output=7\nbatch_normalize=1"), dict(batch=2), "whose variance is not defined"),
     ("", {}, "the network must end in [softmax]"),
     ("[convolutional]", {}, "bad.cfg:10: [convolutional] is a Darknet layer not supported"),
 ])
