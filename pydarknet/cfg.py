@@ -179,7 +179,7 @@ def parse_cfg(path: str | os.PathLike) -> Cfg:
     Raises :class:`CfgError` for a file that cannot be read, is over 16 MiB or is not text, and all that
     :func:`parse_cfg_text` raises.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)

@@ -135,11 +135,12 @@ class TacticTally(Tally):
         return self._count(nats[counts], words[counts])
 
 
-def surprise(network, blocks, seed=b"\n\n"):
+def surprise(network, blocks, seed=b"\n\n", nats=None):
     """Yield (before, after, nats) for the ``blocks`` of a text: characters, those that follow, and their -ln p.
 
     ``blocks`` is :func:`blocks_of_file` or :func:`blocks_of_corpus`; ``seed``, bytes or integers, is
-    read first. All three are arrays (n,). Raises InputError for symbols that the network has not got.
+    read first; ``nats`` takes the place of ``network.nats`` (:mod:`~pydarknet.adaptation`). All three
+    are arrays (n,). Raises InputError for symbols that the network has not got.
     """
     seed = np.array(list(seed), np.int64)[:, None]
     primed = False
@@ -148,8 +149,8 @@ def surprise(network, blocks, seed=b"\n\n"):
             network.reset_state()
             network.predict(np.repeat(seed, before.shape[1], axis=1))
             primed = True
-        nats = network.nats(before, after)
-        yield before[counted].reshape(-1), after[counted].reshape(-1), nats[counted].reshape(-1)
+        costs = (nats or network.nats)(before, after)
+        yield before[counted].reshape(-1), after[counted].reshape(-1), costs[counted].reshape(-1)
 
 
 def blocks_of_file(file):
@@ -173,7 +174,7 @@ def blocks_of_corpus(corpus, vocabulary, streams=1):
     if not 1 <= streams <= scored:
         raise InputError(f"{streams} streams: from 1 to {scored} are possible, as the text has {scored} characters to score")
     length = -(-scored // streams)
-    starts = np.arange(streams) * length
+    starts = np.arange(streams, dtype=np.int64) * length
     size = max(1, min(BLOCK, COLUMNS // streams))
     for t in range(0, length, size):
         steps = min(size, length - t)

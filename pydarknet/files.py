@@ -18,7 +18,7 @@ def write_atomically(path, chunks):
     Raises OSError when the folder, the disk or the permissions do not allow it, or when ``path`` is
     there and is no regular file; the temporary file is removed then, as after any exception of ``chunks``.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(os.fsdecode(path)))
     mode = _mode_to_replace(path)
     # A name of its own: one made from a long name could be too long. "x" never writes through a planted link.
     temporary = path.with_name(f".pydarknet-{secrets.token_hex(8)}.tmp")

@@ -5,6 +5,7 @@ layout of activations inside; what goes in and comes out here is Darknet's, (T, 
 """
 
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from pydarknet.optimizers import OptimizerOptions
 from pydarknet.parameters import ParameterBlock
 from pydarknet.randomness import generator
 from pydarknet.schedules import Schedule
-from pydarknet.weights import read_header, read_weights, write_weights
+from pydarknet.weights import fits, read_header, read_weights, write_weights
 
 # What Darknet reads from [net] for images; it means nothing for text.
 IMAGE_KEYS = ("max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
@@ -39,24 +40,30 @@ class Network:
         net = cfg.net
         self.cfg = cfg
         self.dialect = dialect
-        self.dtype = np.dtype(dtype)
+        self.dtype = as_dtype(dtype)
         self.seen = 0
         self._read_sizes(net, batch, time_steps)
         self.schedule = Schedule.from_section(net)
         self.optimizer_options = OptimizerOptions.from_section(net)
         net.ignore(*IMAGE_KEYS)
         check_layer_memory(cfg, self.inputs, self.dtype.itemsize)
-        weights_random = generator(srand, "weights")
+        self._weights_random = generator(srand, "weights")
         self.dropout_random = generator(srand, "dropout")
-        self.layers = []
-        inputs = self.inputs
-        for section in cfg.layers:
-            layer = build_layer(section, Context(inputs, self.dtype, dialect, weights_random, self.dropout_random))
-            self.layers.append(layer)
-            inputs = layer.outputs
-        self._take_end_off(cfg)
-        self.parameters = ParameterBlock(self.layers, self.dtype)
+        self._take(self._layers_of(dialect))
         cfg.warn_unused()
+
+    def _layers_of(self, dialect):
+        layers, inputs = [], self.inputs
+        for section in self.cfg.layers:
+            layer = build_layer(section, Context(inputs, self.dtype, dialect, self._weights_random, self.dropout_random))
+            layers.append(layer)
+            inputs = layer.outputs
+        return layers
+
+    def _take(self, layers):
+        self.layers = layers
+        self._take_end_off(self.cfg)
+        self.parameters = ParameterBlock(layers, self.dtype)
 
     def _read_sizes(self, net, batch, time_steps):
         self.subdivisions = net.integer("subdivisions", 1, minimum=1)
@@ -65,8 +72,8 @@ class Network:
             raise net.error(f"batch={cfg_batch} is not divisible by subdivisions={self.subdivisions}", "batch")
         cfg_steps = net.integer("time_steps", 1, minimum=1)
         for name, value in (("batch", batch), ("time_steps", time_steps)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be a whole number from 1")
+            if value is not None and not (isinstance(value, Integral) and value >= 1):
+                raise InputError(f"{name} is {value!r}; it must be a whole number from 1")
         self.streams = batch or cfg_batch // self.subdivisions
         self.time_steps = time_steps or cfg_steps
         image = [net.integer(key, 0, minimum=0) for key in ("height", "width", "channels")]
@@ -77,14 +84,12 @@ class Network:
     def _take_end_off(self, cfg):
         """Split the layers into the body, which is run, and the end: softmax, perhaps cost."""
         body = list(self.layers)
-        scale = 1.0
-        if body and isinstance(body[-1], Cost):
-            scale += body.pop().scale
+        scale = body.pop().scale if body and isinstance(body[-1], Cost) else 0.0
         if not body or not isinstance(body[-1], Softmax):
             where = cfg.layers[-1] if cfg.layers else cfg.net
             raise where.error("the network must end in [softmax] (a [cost] may follow)")
         self._softmax = body.pop()
-        self._loss_scale = scale
+        self._loss_scale = scale if self._softmax.noloss else scale + 1.0
         self.body = body
         for layer, section in zip(self.layers, cfg.layers):
             if isinstance(layer, (Cost, Softmax)) and layer in body:
@@ -113,21 +118,24 @@ class Network:
             out[t:t + size] = p.reshape(self.inputs, *piece.shape).transpose(1, 2, 0)
         return out
 
-    def train_call(self, symbols, truth):
+    def train_call(self, symbols, truth, each=False):
         """Forward and backward for ``symbols`` and the symbols that follow them, ``truth``, both (T, B).
 
         Adds d(loss)/d(parameter) to the gradients, advances ``seen`` by N and returns the loss: the
-        cross-entropy in nats, summed over the N samples. Raises InputError as ``predict`` does.
+        cross-entropy in nats, summed over the N samples, or with ``each`` of each of them, (T, B)
+        float64. Raises InputError as ``predict`` does.
         """
-        symbols, truth = self._checked(symbols), self._checked(truth).reshape(-1)
+        symbols, truth = self._checked_pair(symbols, truth)
+        shape, truth = truth.shape, truth.reshape(-1)
         x = self._forward(symbols, train=True)
         self._softmax.forward(x)
-        loss = self._softmax.loss(truth)
+        loss = self._softmax.nats(x, truth).reshape(shape) if each else self._softmax.loss(truth)
         dy = self._softmax.backward_from_truth(truth, self._loss_scale).reshape(x.shape)
-        for layer in reversed(self.body):
-            want_dx = layer is not self.body[0] and not layer.stopbackward
-            dy = layer.backward(dy, want_dx)
-            if dy is None or layer.stopbackward:
+        # `stopbackward` ends the way back before its own layer (Darknet's backward_network).
+        first = max((n + 1 for n, layer in enumerate(self.body) if layer.stopbackward), default=0)
+        for layer in reversed(self.body[first:]):
+            dy = layer.backward(dy, want_dx=layer is not self.body[first])
+            if dy is None:
                 break
         self.seen += truth.size
         return loss
@@ -138,7 +146,7 @@ class Network:
         The state is carried as in ``predict``, which it spares the (T, B, V) probabilities. Raises
         InputError as ``predict`` does.
         """
-        symbols, truth = self._checked(symbols), self._checked(truth)
+        symbols, truth = self._checked_pair(symbols, truth)
         return self._softmax.nats(self._forward(symbols, train=False), truth.reshape(-1)).reshape(truth.shape)
 
     def layer_output(self, number, symbols):
@@ -157,13 +165,23 @@ class Network:
         return x.dense(self.dtype) if isinstance(x, OneHot) else x
 
     def _checked(self, symbols):
-        symbols = np.asarray(symbols)
-        if symbols.ndim != 2 or symbols.dtype.kind not in "iu":
-            raise InputError(f"symbols must be integers of shape (T, B), not {symbols.dtype} of shape {symbols.shape}")
+        try:
+            symbols = np.asarray(symbols)
+        except (ValueError, OverflowError):  # rows of different lengths, numbers beyond 64 bits
+            raise InputError("symbols must be integers of shape (T, B)") from None
+        if symbols.ndim != 2 or symbols.dtype.kind not in "iu" or not symbols.shape[1]:
+            raise InputError("symbols must be integers of shape (T, B) with at least one stream, "
+                             f"not {symbols.dtype} of shape {symbols.shape}")
         if symbols.size and not 0 <= symbols.min() <= symbols.max() < self.inputs:
             bad = symbols.min() if symbols.min() < 0 else symbols.max()
             raise InputError(f"symbol {bad} is outside 0..{self.inputs - 1}: the cfg has inputs={self.inputs}")
         return symbols
+
+    def _checked_pair(self, symbols, truth):
+        symbols, truth = self._checked(symbols), self._checked(truth)
+        if symbols.shape != truth.shape:
+            raise InputError(f"symbols {symbols.shape} and what follows them {truth.shape} must be of one shape (T, B)")
+        return symbols, truth
 
     def stepper(self, streams=1, temperature=None):
         """A function of symbols (B,) that returns the probabilities (V, B) of what follows; fast for one step.
@@ -195,9 +213,15 @@ class Network:
         return OneHot(symbols[None], self.inputs).dense(self.dtype)[:, 0]
 
     def reset_state(self, stream=None):
-        """Forget: set the recurrent state of one stream, or of all, to zero."""
+        """Forget: set the recurrent state of one stream, or of all, to zero.
+
+        Raises InputError for a stream beyond those of the last call.
+        """
         for layer in self.body:
-            layer.reset_state(stream)
+            try:
+                layer.reset_state(stream)
+            except IndexError:
+                raise InputError(f"stream {stream} is beyond those of the last call") from None
 
     @contextmanager
     def side_state(self):
@@ -212,11 +236,22 @@ class Network:
     # Files
 
     def load_weights(self, path, dialect=None):
-        """Read a Darknet weights file; ``dialect`` overrides what its header says. Raises WeightsError."""
-        dialect = as_dialect(dialect)
-        header = read_weights(self.layers, path, dialect)
+        """Read a Darknet weights file; ``dialect`` overrides what its header says.
+
+        The forks disagree about the state's size of an ``[rnn]`` without ``hidden``: if the file is for
+        the other size, ``layers`` and ``parameters`` become new objects, so read it before making a
+        trainer. Raises WeightsError, with the network as it was.
+        """
+        dialect = as_dialect(dialect) or read_header(path).dialect
+        layers = self.layers
+        sizes_differ = any(s.type == "rnn" and not s.has("hidden") for s in self.cfg.layers)
+        if sizes_differ and dialect is not self.dialect and not fits(layers, path, dialect):
+            layers = self._layers_of(dialect)
+        header = read_weights(layers, path, dialect)
+        if layers is not self.layers:
+            self._take(layers)
         self.seen = header.seen
-        self._set_dialect(dialect or header.dialect)
+        self._set_dialect(dialect)
 
     def save_weights(self, path, dialect=None):
         """Write a Darknet weights file, atomically, in the network's dialect unless another is given."""
@@ -243,6 +278,17 @@ def load_network(cfg, weights=None, batch=None, time_steps=None, dialect=None, s
     if weights is not None:
         network.load_weights(weights, dialect)
     return network
+
+
+def as_dtype(dtype):
+    """The numpy dtype float32 or float64. Raises InputError for any other."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float32, np.float64):
+        raise InputError(f"dtype {dtype!r} is neither float32 nor float64")
+    return found
 
 
 def as_dialect(name):

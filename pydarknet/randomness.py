@@ -6,8 +6,11 @@ same weights expects the same text, so generation draws from the generator of th
 """
 
 import time
+from numbers import Integral
 
 import numpy as np
+
+from pydarknet.errors import InputError
 
 PURPOSES = ("weights", "dropout", "offsets")
 
@@ -17,7 +20,12 @@ _DISCARDED = 310  # outputs that srand() throws away
 
 
 def generator(srand, purpose):
-    """A numpy Generator for one of :data:`PURPOSES`, independent of the others; ``srand`` None takes one from the system."""
+    """A numpy Generator for one of :data:`PURPOSES`, independent of the others; ``srand`` None takes one from the system.
+
+    Raises InputError for an ``srand`` that is not a whole number from 0.
+    """
+    if srand is not None and not (isinstance(srand, Integral) and srand >= 0):
+        raise InputError(f"srand is {srand!r}; it must be a whole number from 0")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(srand, spawn_key=(PURPOSES.index(purpose),))))
 
 

@@ -36,7 +36,7 @@ def sample(probabilities, uniform):
 
 
 def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1):
-    """Yield ``length`` symbols that go on from ``seed``, one array (B,) a step for ``streams`` B texts.
+    """Return an iterator of ``length`` symbols that go on from ``seed``, one array (B,) a step for ``streams`` B texts.
 
     ``seed`` holds symbols, bytes or integers; an empty one stands for symbol 0, as in Darknet.
     ``random`` is a :class:`~pydarknet.randomness.CRandom`; the same seed gives the same text. The
@@ -45,11 +45,14 @@ def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPER
     """
     if not temperature > 0:
         raise InputError(f"temperature {temperature:g} is not above 0")
-    symbols = np.array(list(seed) or [0], np.int64)
-    if not 0 <= symbols.min() <= symbols.max() < network.inputs:
-        bad = symbols.min() if symbols.min() < 0 else symbols.max()
+    symbols = list(seed) or [0]
+    if not 0 <= min(symbols) <= max(symbols) < network.inputs:
+        bad = min(symbols) if min(symbols) < 0 else max(symbols)
         raise InputError(f"symbol {bad} of the seed is outside 0..{network.inputs - 1}: the cfg has inputs={network.inputs}")
-    random = random or CRandom()
+    return _symbols_after(symbols, network, length, temperature, random or CRandom(), streams)
+
+
+def _symbols_after(symbols, network, length, temperature, random, streams):
     network.reset_state()
     stepper = network.stepper(streams, temperature)
 

@@ -77,7 +77,7 @@ class Validation:
         streams = max(1, min(STREAMS, length // CHARACTERS_OF_A_STREAM))
         part = length // streams
         steps = max(1, COLUMNS // streams)
-        starts = np.arange(streams) * part
+        starts = np.arange(streams, dtype=np.int64) * part
         loss = 0.0
         with self.network.side_state():
             for t in range(0, part, steps):

@@ -104,13 +104,13 @@ def _inference_norm(arrays, prefix, dialect):
 
 def write_denormalized_cfg(network, path):
     """Write the cfg of ``network`` to ``path``, unchanged but for ``batch_normalize=0``. Raises WeightsError."""
-    with open(network.cfg.path, "rb") as file:
-        pieces = re.split(rb"(\r\n|\r|\n)", file.read())  # lines and, between them, their ends
-    for section in network.cfg.layers:
-        if section.has("batch_normalize"):
-            _, line = section.options["batch_normalize"]
-            pieces[2 * (line - 1)] = b"batch_normalize=0"
     try:
+        with open(network.cfg.path, "rb") as file:
+            pieces = re.split(rb"(\r\n|\r|\n)", file.read())  # lines and, between them, their ends
+        for section in network.cfg.layers:
+            if section.has("batch_normalize"):
+                _, line = section.options["batch_normalize"]
+                pieces[2 * (line - 1)] = b"batch_normalize=0"
         write_atomically(path, pieces)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{show(path)}: cannot write the cfg: {why(error)}") from None

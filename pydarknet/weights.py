@@ -92,6 +92,17 @@ def _fields(layers, dialect, kept):
             yield f"layer {number} [{layer.type}] {name.lstrip('.')}", array
 
 
+def fits(layers, path, dialect):
+    """Whether the file at ``path`` is as long as the layers need in ``dialect``. Raises WeightsError."""
+    with _opened(path) as file:
+        expected = Header.parse(file.read(20), path).size + _size(_fields(layers, dialect, "dontload"))
+        return file.seek(0, os.SEEK_END) == expected
+
+
+def _size(fields):
+    return sum(4 * array.size for _, array in fields)
+
+
 def read_weights(layers, path, dialect=None):
     """Fill the layers from the file at ``path``; return its :class:`Header`.
 
@@ -101,7 +112,7 @@ def read_weights(layers, path, dialect=None):
     with _opened(path) as file:
         header = Header.parse(file.read(20), path)
         fields = list(_fields(layers, dialect or header.dialect, "dontload"))
-        expected = header.size + sum(4 * array.size for _, array in fields)
+        expected = header.size + _size(fields)
         size = file.seek(0, os.SEEK_END)
         if size < expected:
             raise _too_short(path, size, header.size, fields, expected)

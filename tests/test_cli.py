@@ -52,6 +52,12 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path):
     assert result.err.startswith("pydarknet: ") and result.err.count("\n") == 1 and "none" in result.err, result.err
 
 
+def test_an_error_with_a_click_that_has_no_error_for_help(tmp_path, monkeypatch):
+    """click before 8.2."""
+    monkeypatch.delattr("click.exceptions.NoArgsIsHelpError", raising=False)
+    assert run("ops", tmp_path / "none.cfg").code == 1
+
+
 def test_warnings_are_lines_on_standard_error(tmp_path):
     cfg, *_ = make_network(tmp_path)
     cfg.write_text(cfg.read_text().replace("output=6", "output=6\noutptu=3"))

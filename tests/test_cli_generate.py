@@ -111,6 +111,8 @@ def test_a_seed_that_is_no_token_number(tokens, seed):
 
 
 def test_a_seed_beyond_the_vocabulary(tokens):
+    result = run("generate", *tokens[:2], "-seed", "9" * 30)
+    assert (result.code, result.out) == (1, b"") and "of the seed is outside" in result.err
     result = run("generate", *tokens[:2], "-seed", "1000")
     assert result.code == 1 and "symbol 1000 of the seed is outside 0..999" in result.err
 

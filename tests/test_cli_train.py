@@ -278,3 +278,14 @@ def test_another_dialect_is_resumed_as_it_was(here):
     train("text.bin", "--dialect", "alexeyab", "--max-batches", 2)
     train("text.bin", "--resume", "--max-batches", 3)
     assert Path("backup/tiny_final.weights").read_bytes()[:12] == struct.pack("<3i", 0, 2, 5)
+
+
+def test_a_cfg_whose_name_is_no_text(here):
+    """Standard output may be strict about what it encodes; the name of a file is any bytes."""
+    name = os.fsdecode(b"\xff.cfg")
+    try:
+        Path(name).write_bytes(Path("tiny.cfg").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes text only")
+    result = run("train", name, "text.bin", "--max-batches", 2, "--valid-fraction", .1)
+    assert result.code == 0 and b"Saved " in result.out and Path(os.fsdecode(b"backup/\xff_final.weights")).exists()

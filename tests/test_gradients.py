@@ -254,21 +254,31 @@ def test_cost_doubles_the_gradient_but_not_the_loss():
     check_network(doubled, *batch, factor=2)
 
 
+def test_noloss_leaves_the_gradient_to_the_cost():
+    random = np.random.default_rng(24)
+    batch = symbols_and_truth(random)
+    plain = network(BODIES["one-hot"])
+    cost = network(BODIES["one-hot"], "[softmax]\nnoloss=1\n[cost]\ntype=smooth\nscale=3\n")
+    assert plain.train_call(*batch) == cost.train_call(*batch)
+    np.testing.assert_allclose(cost.parameters.gradients, 3 * plain.parameters.gradients, rtol=1e-13)
+
+
 def test_temperature_of_the_softmax():
     random = np.random.default_rng(22)
     check_network(network(BODIES["one-hot"], "[softmax]\ntemperature=.7\n"), *symbols_and_truth(random))
 
 
-def test_stopbackward_trains_its_own_layer_and_those_above():
+def test_stopbackward_trains_only_the_layers_above():
+    """``backward_network`` of both forks breaks before the layer's own backward."""
     random = np.random.default_rng(23)
     batch = symbols_and_truth(random)
-    body = "[lstm]\noutput=4\n[gru]\noutput=4\n{}[connected]\noutput=5\nactivation=linear\n"
+    body = "[lstm]\noutput=4\n[gru]\noutput=4\n{}[rnn]\noutput=4\n[connected]\noutput=5\nactivation=linear\n"
     whole, stopped = network(body.format("")), network(body.format("stopbackward=1\n"))
     whole.train_call(*batch)
     stopped.train_call(*batch)
-    for below in stopped.layers[0].parameters:
-        assert not below.gradient.any(), below
-    for layer, same in zip(stopped.layers[1:], whole.layers[1:]):
+    for still in (*stopped.layers[0].parameters, *stopped.layers[1].parameters):
+        assert not still.gradient.any(), still
+    for layer, same in zip(stopped.layers[2:], whole.layers[2:]):
         for ours, theirs in zip(layer.parameters, same.parameters):
             assert ours.gradient.any(), ours
             np.testing.assert_array_equal(ours.gradient, theirs.gradient)

@@ -23,7 +23,7 @@ FLOORS = [
     ["layers.crnn"],
     ["layers.registry"],
     ["network"],
-    ["evaluate", "resume", "sample", "weight_tools", "interop*"],
+    ["adaptation", "evaluate", "resume", "sample", "weight_tools", "interop*"],
     ["parallel", "trainer", "visualize"],  # on one floor: the trainer is handed its reducer, it imports none
     ["backups"],
     ["layers", ""],  # the packages' own __init__: what stands there is for users, not for the modules below

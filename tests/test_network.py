@@ -1,5 +1,6 @@
 """The network as a whole: what goes in and comes out, its state, and what a cfg may not ask for."""
 
+import os
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ from runs import LAYERS, cfg_text, write_cfg
 
 from pydarknet import load_network
 from pydarknet.cfg import parse_cfg_text
-from pydarknet.errors import CfgError, CfgWarning, InputError
+from pydarknet.errors import CfgError, CfgWarning, InputError, WeightsError
 from pydarknet.limits import memory_at_hand
 from pydarknet.network import Network
 
@@ -107,6 +108,7 @@ def test_train_call_counts_and_returns_the_sum(tmp_path):
 
 @pytest.mark.parametrize("bad", [
     np.zeros((3, 2)), np.zeros(3, int), np.full((3, 2), 64), np.full((3, 2), -1), [[1.5]], [["a"]], np.full((2, 2), 2**40),
+    [[1], [2, 3]], [[2**70]], np.zeros((3, 0), int),
 ])
 def test_symbols_that_cannot_be(tmp_path, bad):
     network = load_network(write_cfg(tmp_path))
@@ -185,3 +187,67 @@ def test_weights_survive(tmp_path):
 def test_memory_at_hand():
     """As far as the system tells: at least what this test already uses, at most what any machine has."""
     assert 50 << 20 < memory_at_hand() < 1 << 50
+
+
+def test_a_stream_that_is_not_there(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    network.predict(symbols(3, 2))
+    before = state_of(network, 2)
+    with pytest.raises(InputError, match="stream 2 is beyond"):
+        network.reset_state(stream=2)
+    assert same(before, state_of(network, 2))
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"batch": 0}, "batch is 0"),
+    ({"batch": 1.5}, "batch is 1.5"),
+    ({"time_steps": "2"}, "time_steps is '2'"),
+    ({"srand": -1}, "srand is -1"),
+    ({"dtype": "int32"}, "dtype 'int32' is neither"),
+    ({"dtype": "nonsense"}, "dtype 'nonsense' is neither"),
+    ({"dialect": "tiny"}, "dialect 'tiny'"),
+])
+def test_arguments_that_cannot_be(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        load_network(write_cfg(tmp_path), **options)
+
+
+def test_symbols_and_truth_are_of_one_shape(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    for call in (network.train_call, network.nats):
+        with pytest.raises(InputError, match="one shape"):
+            call(symbols(3, 2), symbols(4, 2))
+
+
+RNN = "[rnn]\noutput=5\nactivation=tanh\n[connected]\noutput=64\n[softmax]\n"
+
+
+def test_an_rnn_takes_the_size_that_the_file_that_is_read_has(tmp_path):
+    cfg = write_cfg(tmp_path, RNN)
+    of_a, of_p = tmp_path / "a.weights", tmp_path / "p.weights"
+    alexeyabs, pjreddies = load_network(cfg, srand=1, dialect="alexeyab"), load_network(cfg, srand=2)
+    alexeyabs.seen = 40
+    alexeyabs.save_weights(of_a)
+    pjreddies.save_weights(of_p)
+    assert of_a.stat().st_size < of_p.stat().st_size
+    network = load_network(cfg)
+    for path, states, written in ((of_a, 1, alexeyabs), (of_p, 5, pjreddies), (of_a, 1, alexeyabs)):
+        network.load_weights(path)
+        assert network.layers[0].state_size == states
+        assert (network.dialect, network.seen) == (written.dialect, written.seen)
+        network.reset_state()
+        written.reset_state()
+        np.testing.assert_array_equal(network.predict(symbols(4, 2)), written.predict(symbols(4, 2)))
+        network.save_weights(tmp_path / "again.weights")
+        assert (tmp_path / "again.weights").read_bytes() == path.read_bytes()
+    before = network.layers
+    of_p.write_bytes(of_p.read_bytes()[:-4])
+    with pytest.raises(WeightsError, match="too short"):
+        network.load_weights(of_p)
+    assert network.layers is before and network.layers[0].state_size == 1
+
+
+def test_paths_may_be_bytes(tmp_path):
+    network = load_network(os.fsencode(write_cfg(tmp_path)), srand=1)
+    network.save_weights(os.fsencode(tmp_path / "tiny.weights"))
+    network.load_weights(os.fsencode(tmp_path / "tiny.weights"))

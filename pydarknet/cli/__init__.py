@@ -74,9 +74,6 @@ def main(arguments=None):
         code = cli.main(args=arguments, prog_name="pydarknet", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
-    except click.exceptions.NoArgsIsHelpError as help_text:
-        click.echo(help_text.format_message(), err=True)
-        return 2
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -13,6 +13,7 @@ from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_opt
 from pydarknet.cli.report import JsonLog, make_report
 from pydarknet.corpus import Corpus
 from pydarknet.errors import TrainingError
+from pydarknet.files import show
 from pydarknet.network import load_network
 from pydarknet.trainer import Trainer
 from pydarknet.validation import Validation
@@ -78,19 +79,19 @@ def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches,
 
     with Backups(trainer, folder, save_every, resumed=resume) as backups, stop_signals() as stopped_by:
         if checkpoint:
-            _say(f"going on from {checkpoint.path} after iteration {trainer.iteration}")
+            _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
         if backups.earlier:
-            _say(f"{backups.checkpoint} is of an earlier run, and will be kept as {backups.earlier}; "
+            _say(f"{show(backups.checkpoint)} is of an earlier run, and will be kept as {show(backups.earlier)}; "
                  "to go on with that run instead, add --resume")
         step = _run(trainer, backups, log_file, stopped_by)
         if not trainer.done:
             path = backups.save()
-            _say(f"saved {path}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
+            _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
             sys.exit(128 + stopped_by[0])
         final = backups.save_final()
     if trainer.stopped_early:
         _say(f"stopped after iteration {trainer.iteration}: {patience} measurements without a new best")
-    click.echo(f"Saved {final}")
+    click.echo(f"Saved {show(final)}")
     if validation:
         _tell_best(trainer, backups, final, step)
 
@@ -142,8 +143,8 @@ def _run(trainer, backups, log_file, stopped_by):
 
 def _tell_best(trainer, backups, final, step):
     best = trainer.validation
-    click.echo(f"Best on the held-out text: {backups.best}, {best.best_loss / math.log(2):.4f} bits per character "
-               f"after iteration {best.best_iteration} ({final.name}: {step.valid_loss / math.log(2):.4f})")
+    click.echo(f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
+               f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})")
 
 
 def _say(message):

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import click
 import numpy as np
 
+from pydarknet.adaptation import Adaptation
 from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
 from pydarknet.corpus import Corpus
 from pydarknet.errors import TextError
@@ -35,9 +36,12 @@ every_option = click.option("--every", type=click.IntRange(1), metavar="N",
 @every_option
 @click.option("--streams", type=click.IntRange(1), default=1, show_default=True, metavar="N",
               help="Cut the text into N pieces and read them side by side: much faster, but behind a cut nothing is known.")
+@click.option("--adapt", type=click.FloatRange(0, min_open=True), metavar="RATE",
+              help="Go on learning at this rate from each piece of the text once it has been scored; .5 suits most. "
+                   "The weights file stays as it is.")
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol; each counts as a word.")
 @dialect_option
-def valid(cfg, weights, text, seed, as_json, characters_file, every, streams, tokenized, dialect):
+def valid(cfg, weights, text, seed, as_json, characters_file, every, streams, adapt, tokenized, dialect):
     """Measure how well the network of CFG and WEIGHTS predicts a text.
 
     TEXT is a file or a folder; without it, standard input is read. Prints the bits per character, the
@@ -56,7 +60,8 @@ def valid(cfg, weights, text, seed, as_json, characters_file, every, streams, to
     with ExitStack() as stack:
         blocks = _blocks(stack, network, text, streams, tokenized)
         log = stack.enter_context(_created(characters_file)) if characters_file else None
-        for before, after, nats in surprise(network, blocks, seed):
+        scored = surprise(network, blocks, seed, nats=Adaptation(network, adapt).nats if adapt else None)
+        for before, after, nats in scored:
             running = tally.add(before, after, nats)
             if log:
                 _append(log, characters_file, running[0], after, nats)

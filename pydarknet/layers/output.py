@@ -13,14 +13,16 @@ class Softmax(Layer):
     """Probabilities of the symbols: p = exp(x / τ) / Σ exp(x / τ) for every column, V = H = D.
 
     ``temperature`` τ is Darknet's key of that name. The loss of true symbols y is the cross-entropy
-    L = -Σ ln p[y], in nats, summed over the N columns; dL/dx = (p - onehot(y)) / τ.
+    L = -Σ ln p[y], in nats, summed over the N columns; dL/dx = (p - onehot(y)) / τ. With ``noloss``,
+    Darknet's key, the gradient is left to a cost behind it.
     """
 
     type = "softmax"
 
-    def __init__(self, inputs, temperature=1.0, dtype=np.float32):
+    def __init__(self, inputs, temperature=1.0, noloss=False, dtype=np.float32):
         super().__init__(inputs, inputs, dtype)
         self.temperature = temperature
+        self.noloss = noloss
         self._p = np.empty((inputs, 0), self.dtype)
 
     def forward(self, x, train=False):
@@ -70,8 +72,8 @@ def softmax(x, temperature=1.0, out=None):
 class Cost(Layer):
     """Darknet's ``[cost]``, here only behind a softmax: it adds ``scale`` (truth - output) to the delta again.
 
-    The gradient of the network is therefore (1 + scale) times that of the cross-entropy, as
-    Darknet's is; the loss that we report stays the cross-entropy.
+    The gradient of the network is therefore (1 + scale) times that of the cross-entropy (scale times, if
+    the softmax has ``noloss=1``), as Darknet's is; the loss that we report stays the cross-entropy.
     """
 
     type = "cost"

@@ -43,7 +43,7 @@ def _read_common_options(section, layer):
     layer.dontload = section.flag("dontload")
     layer.dontsave = section.flag("dontsave")
     layer.stopbackward = section.flag("stopbackward")
-    section.ignore("clip", "onlyforward", "dontloadscales", "smooth", "truth")
+    section.ignore("clip", "onlyforward", "smooth", "truth")
 
 
 def _activation(section, default):
@@ -117,15 +117,16 @@ def _activation_layer(section, context):
 def _softmax(section, context):
     if section.integer("groups", 1) != 1:
         raise section.error("groups of symbols have no meaning for one true symbol at a time; remove the line", "groups")
-    section.ignore("spatial", "noloss")
+    section.ignore("spatial")
     temperature = section.number("temperature", 1.0)
     if temperature <= 0:
         raise section.error("temperature must be above 0", "temperature")
-    return Softmax(context.inputs, temperature, dtype=context.dtype)
+    return Softmax(context.inputs, temperature, section.flag("noloss"), dtype=context.dtype)
 
 
 def _cost(section, context):
-    section.choice("type", "sse", ["sse", "masked"])  # alike for a truth without masked elements
+    # Alike for probabilities and a truth without masked elements.
+    section.choice("type", "sse", ["sse", "masked", "smooth"])
     section.ignore("ratio", "noobj", "thresh")
     return Cost(context.inputs, section.number("scale", 1.0), dtype=context.dtype)
 

@@ -1,0 +1,49 @@
+"""Dynamic evaluation: a network that goes on learning from the very text it is scored on.
+
+Each character is scored before it is learned from, so that this is still one pass in which nothing
+is known ahead. After every few steps the parameters w move against the gradient g of the mean loss
+of these steps,
+
+    w -= rate * g * min(1, 1 / |g|)
+
+which adapts the network to the names and the style of the text. Source: B. Krause et al., "Dynamic
+Evaluation of Neural Sequence Models", 2018, in its plainest form: gradient descent without decay.
+"""
+
+import numpy as np
+
+from pydarknet.errors import InputError
+from pydarknet.layers.elementwise import Dropout
+
+STEPS = 16  # between two updates
+
+
+class Adaptation:
+    """Scores text with ``network`` and trains it on what was scored; called like :meth:`Network.nats`.
+
+    The network's parameters change; dropout is switched off. Raises InputError for a rate that is
+    not above 0.
+    """
+
+    def __init__(self, network, rate, steps=STEPS):
+        if not rate > 0:
+            raise InputError(f"the rate of adaptation is {rate:g}; it must be above 0")
+        self.network, self.rate, self.steps = network, rate, steps
+        for layer in network.layers:
+            if isinstance(layer, Dropout):
+                layer.probability = 0
+
+    def nats(self, symbols, truth):
+        """-ln p of each symbol of ``truth`` (T, B), which follow ``symbols`` (T, B): float64. Then learns from them."""
+        pieces = [slice(t, t + self.steps) for t in range(0, len(symbols), self.steps)]
+        return np.concatenate([self._learn(symbols[piece], truth[piece]) for piece in pieces])
+
+    def _learn(self, symbols, truth):
+        block = self.network.parameters
+        block.clear_gradients()
+        nats = self.network.train_call(symbols, truth, each=True)
+        n = truth.size
+        step = self.rate / n / max(1, block.gradient_norm() / n)
+        for group in block.groups:
+            block.values[group.run] -= block.values.dtype.type(step * group.learning_rate) * block.gradients[group.run]
+        return nats
