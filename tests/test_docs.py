@@ -69,7 +69,7 @@ def parse(words, group=cli):
     if isinstance(command, click.Group):
         parse(words[1:], command)
     else:
-        command.make_context(words[0], list(words[1:]))
+        command.make_context(words[0], list(words[1:]), **cli.context_settings)
 
 
 USES = list(commands())
