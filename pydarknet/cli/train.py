@@ -80,7 +80,7 @@ def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches,
     with Backups(trainer, folder, save_every, resumed=resume) as backups, stop_signals() as stopped_by:
         if checkpoint:
             _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
-        if backups.earlier:
+        if backups.earlier and not trainer.done:
             _say(f"{show(backups.checkpoint)} is of an earlier run, and will be kept as {show(backups.earlier)}; "
                  "to go on with that run instead, add --resume")
         step = _run(trainer, backups, log_file, stopped_by)
