@@ -1,0 +1,30 @@
+"""Every recipe in cfg/ makes a network that trains, and every file in weights/ writes with the cfg of its name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pydarknet import Corpus, Trainer, load_network
+from pydarknet.randomness import CRandom
+from pydarknet.sample import generate
+
+ROOT = Path(__file__).resolve().parent.parent
+CFGS = sorted((ROOT / "cfg").glob("*.cfg"))
+WEIGHTS = sorted((ROOT / "weights").glob("*.weights"))
+
+
+@pytest.mark.parametrize("cfg", CFGS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("error")
+def test_a_recipe_trains(cfg):
+    text = Corpus.from_symbols(np.random.default_rng(1).integers(97, 123, size=2000, dtype=np.uint8))
+    step = Trainer(load_network(cfg, srand=1), text, max_batches=1, srand=1).step()
+    assert abs(step.loss - np.log(256)) < 0.3, "before it has learned anything, all bytes are about as likely"
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=lambda path: path.stem)
+def test_shipped_weights_write_text(weights):
+    network = load_network(ROOT / "cfg" / f"{weights.stem}.cfg", weights)
+    text = bytes(int(step[0]) for step in generate(network, b"the ", 200, 0.5, CRandom(1)))
+    assert len(set(text)) > 10 and text.isascii()
+    assert text.count(b" ") > 10, text
