@@ -98,11 +98,14 @@ def kill_and_resume(here, kills, iterations, save_every, seed):
         process.kill()
         said += process.stderr
         process.communicate()
+        if process.returncode == 0:
+            break  # so fast a machine that the run was done before the kill: nothing is left to kill
         assert process.returncode == -signal.SIGKILL, said[-5:]
         assert not [line for line in said if "Traceback" in line or "warning" in line], said
         found.append(check_whole(here))
-    result = run("train", "tiny.cfg", "text.bin", *whole, "--resume", cwd=here)
-    assert result.returncode == 0, result.stderr
+    else:
+        result = run("train", "tiny.cfg", "text.bin", *whole, "--resume", cwd=here)
+        assert result.returncode == 0, result.stderr
     a, b = bytes_of(here / "whole"), bytes_of(here / "backup")
     assert a.keys() == b.keys()
     for name in a:
@@ -124,15 +127,15 @@ def check_whole(here):
 
 
 def test_killed_at_five_random_moments(here):
-    found = kill_and_resume(here, kills=5, iterations=400, save_every=10, seed=3)
-    assert found == sorted(found) and found[-1] > 0, found
+    found = kill_and_resume(here, kills=5, iterations=800, save_every=10, seed=3)
+    assert len(found) > 1 and found == sorted(found) and found[-1] > 0, found
 
 
 @pytest.mark.slow
 def test_killed_at_fifty_random_moments(here):
     found = kill_and_resume(here, kills=50, iterations=6000, save_every=10, seed=11)
     assert found == sorted(found)
-    assert len(set(found)) > 25, f"hardly a run got further than the one before: {found}"
+    assert len(found) > 40 and len(set(found)) > 25, f"hardly a run got further than the one before: {found}"
     cut_off = list((here / "backup").glob(".pydarknet-*.tmp"))
     assert cut_off, "no kill came in the middle of a save"  # 14 and 18 of the 50 did, where it was measured
 
