@@ -94,7 +94,7 @@ def kill_and_resume(here, kills, iterations, save_every, seed):
             said = list(itertools.islice(process.stderr, lines))
             time.sleep(moments.uniform(0, .02))
         else:
-            time.sleep(moments.uniform(0, .5))
+            time.sleep(moments.uniform(0, .3))
         process.kill()
         said += process.stderr
         process.communicate()
