@@ -10,7 +10,7 @@ import numpy as np
 from pydarknet.layers.base import Buffer, OneHot, flat
 
 
-FEW_SYMBOLS = 192  # up to so many different ones a product beats picking columns (benchmarks/)
+FEW_SYMBOLS = 192  # up to so many different ones a product beats picking columns, by an estimate (benchmarks/README.md)
 
 
 class InputProjection:
