@@ -10,6 +10,7 @@ of the first layer counts for nothing, although PyTorch multiplies with it.
 
 import argparse
 import time
+from contextlib import ExitStack
 
 import numpy as np
 from machine import describe, matrix_product_peak, python_text
@@ -17,22 +18,26 @@ from machine import describe, matrix_product_peak, python_text
 GRID = [(64, 16, 32, 1), (128, 32, 50, 1), (128, 50, 50, 2), (256, 64, 64, 1), (256, 64, 64, 2),
         (512, 64, 64, 1), (512, 128, 100, 2), (1024, 64, 64, 1), (1024, 128, 32, 3)]
 V = 256
+KEPT = ExitStack()  # what ends with the benchmark: pydarknet's processes
 
 
 def pydarknet_step(H, B, T, layers, ids):
-    """A function that does one training step of pydarknet on the symbols ``ids`` (T+1, B)."""
+    """A function that does one training step of pydarknet, as the command trains, on the symbols ``ids`` (T+1, B)."""
     from pydarknet.cfg import parse_cfg_text
     from pydarknet.network import Network
     from pydarknet.optimizers import SGD
+    from pydarknet.parallel import stream_processes, suitable_processes
 
     text = (f"[net]\ninputs={V}\nbatch={B}\ntime_steps={T}\n" + f"[lstm]\noutput={H}\n" * layers
             + f"[connected]\noutput={V}\nactivation=linear\n[softmax]\n")
     network = Network(parse_cfg_text(text, "benchmark.cfg"), srand=1)
     optimizer = SGD(network.parameters, momentum=0.9, decay=0)
+    processes = stream_processes(network, suitable_processes(network))
+    train_call = KEPT.enter_context(processes)
 
     def step():
         network.parameters.clear_gradients()
-        network.train_call(ids[:-1], ids[1:])
+        train_call(ids[:-1], ids[1:])
         optimizer.update(network.parameters, 0.1, T * B)
 
     return step

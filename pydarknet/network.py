@@ -13,6 +13,7 @@ from pydarknet.cfg import parse_cfg
 from pydarknet.dialect import PJREDDIE, Dialect
 from pydarknet.errors import InputError
 from pydarknet.layers.base import OneHot
+from pydarknet.layers.elementwise import Dropout
 from pydarknet.layers.output import Cost, Softmax, softmax
 from pydarknet.layers.registry import Context, build_layer
 from pydarknet.limits import check_layer_memory
@@ -232,6 +233,25 @@ class Network:
         finally:
             for layer, state in zip(self.layers, kept):
                 layer.swap_state(state)
+
+    @contextmanager
+    def part_of_streams(self, part):
+        """While it lasts, calls are of these streams alone: ``part``, a slice of the network's B.
+
+        Their states are views of the whole's, and dropout treats them as it would among the others.
+        """
+        whole = [layer.swap_state({name: array[:, part] for name, array in layer.state(self.streams).items()})
+                 for layer in self.layers]
+        dropouts = [layer for layer in self.layers if isinstance(layer, Dropout)]
+        for layer in dropouts:
+            layer.part = part, self.streams
+        try:
+            yield
+        finally:
+            for layer, state in zip(self.layers, whole):
+                layer.swap_state(state)
+            for layer in dropouts:
+                layer.part = None
 
     # Files
 

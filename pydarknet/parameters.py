@@ -60,20 +60,15 @@ class ParameterBlock:
     def __init__(self, layers, dtype):
         owned = [(p, layer.learning_rate) for layer in layers for p in layer.parameters]
         owned.sort(key=lambda pair: (not pair[0].decayed, pair[1]))  # stable: cfg order within a group
-        size = sum(p.value.size for p, _ in owned)
-        self.values = np.zeros(size, dtype)
-        self.gradients = np.zeros(size, dtype)
+        self._parameters = [p for p, _ in owned]
         self.groups = []
         start = 0
         for parameter, learning_rate in owned:
             stop = start + parameter.value.size
-            shape = parameter.value.shape
-            value = self.values[start:stop].reshape(shape)
-            value[...] = parameter.value
-            parameter.value = value
-            parameter.gradient = self.gradients[start:stop].reshape(shape)
             self._extend_groups(slice(start, stop), parameter.decayed, learning_rate)
             start = stop
+        self.move_values(np.empty(start, dtype))
+        self.move_gradients(np.empty(start, dtype))
 
         measured = [s for layer in layers for s in layer.statistics]
         self.statistics = np.zeros(sum(s.value.size for s in measured), dtype)
@@ -91,6 +86,27 @@ class ParameterBlock:
                 self.groups[-1] = Group(slice(last.run.start, run.stop), decayed, learning_rate)
                 return
         self.groups.append(Group(run, decayed, learning_rate))
+
+    def move_values(self, memory):
+        """Make ``memory``, an array of the block's length, the home of the values."""
+        self.values = memory
+        for parameter, view in self._views(memory):
+            view[...] = parameter.value
+            parameter.value = view
+
+    def move_gradients(self, memory):
+        """Make ``memory`` the home of the gradients."""
+        self.gradients = memory
+        for parameter, view in self._views(memory):
+            view[...] = parameter.gradient
+            parameter.gradient = view
+
+    def _views(self, memory):
+        start = 0
+        for parameter in self._parameters:
+            stop = start + parameter.value.size
+            yield parameter, memory[start:stop].reshape(parameter.value.shape)
+            start = stop
 
     def clear_gradients(self):
         """Set every gradient to zero: the layers' ``backward`` adds to them."""

@@ -55,15 +55,17 @@ class Trainer:
     ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
     network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
     streams' offsets; ``jump_probability`` is the chance of a stream to jump before a call;
-    ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network.
+    ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network; ``train_call``
+    does what the network's own does, on several cores (:func:`~pydarknet.parallel.stream_processes`).
 
     Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
     TextError for a symbol that the network has no input for.
     """
 
     def __init__(self, network, corpus, max_batches=None, srand=None, jump_probability=JUMP_PROBABILITY,
-                 validation=None):
+                 validation=None, train_call=None):
         self.network = network
+        self.train_call = train_call
         self.corpus = corpus
         self.validation = validation
         self.schedule = network.schedule
@@ -156,7 +158,7 @@ class Trainer:
         network = self.network
         T = network.time_steps
         text = self.corpus.gather(self.offsets, T, network.inputs)
-        loss = network.train_call(text[:-1], text[1:])
+        loss = (self.train_call or network.train_call)(text[:-1], text[1:])
         self.offsets[:] = (self.offsets + T) % len(self.corpus)
         self._jump()
         return loss

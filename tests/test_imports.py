@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "pydarknet"
 # Not every module need be there yet.
 FLOORS = [
     ["errors", "dialect", "files"],
-    ["activations", "cfg", "checkpoint", "limits", "locks", "optimizers", "parameters", "randomness", "crand",
+    ["activations", "blas", "cfg", "checkpoint", "limits", "locks", "optimizers", "parameters", "randomness", "crand",
      "text_files", "validation", "weights"],
     ["corpus", "schedules", "layers.base"],
     ["layers.batchnorm", "layers.elementwise", "layers.output", "layers.projection", "layers.tape"],

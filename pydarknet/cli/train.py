@@ -15,6 +15,7 @@ from pydarknet.corpus import Corpus
 from pydarknet.errors import TrainingError
 from pydarknet.files import show
 from pydarknet.network import load_network
+from pydarknet.parallel import stream_processes, suitable_processes
 from pydarknet.trainer import Trainer
 from pydarknet.validation import Validation
 
@@ -40,10 +41,12 @@ from pydarknet.validation import Validation
               help="Measure every N iterations (default: 100, or as many more as keep it to a tenth of the time).")
 @click.option("--plateau", type=click.IntRange(1), metavar="N", help="Halve the rate after every N measurements without a new best.")
 @click.option("--patience", type=click.IntRange(1), metavar="N", help="Stop after N measurements without a new best.")
+@click.option("--processes", type=click.IntRange(1), metavar="N",
+              help="Share the streams of the batch out to N processes (default: one a core where that is faster).")
 @srand_option("a run")
 @dialect_option
 def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches, folder, save_every, log_file,
-          valid_file, valid_fraction, valid_every, plateau, patience, srand, dialect):
+          valid_file, valid_fraction, valid_every, plateau, patience, processes, srand, dialect):
     """Train the network of CFG on the text of one or more files or folders.
 
     A first path named *.weights or *.backup is the weights file to start from, one named *.checkpoint a
@@ -73,10 +76,17 @@ def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches,
         else:
             corpus, held_out = corpus.split(valid_fraction)
         validation = Validation(network, held_out, valid_every, patience, plateau)
-    trainer = Trainer(network, corpus, max_batches, srand, validation=validation)
-    if checkpoint:
-        trainer.restore(checkpoint)
+    if processes is None:
+        processes = suitable_processes(network)
+    with stream_processes(network, processes) as train_call:
+        trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
+        if checkpoint:
+            trainer.restore(checkpoint)
+        _train(trainer, checkpoint, folder, save_every, log_file, resume)
 
+
+def _train(trainer, checkpoint, folder, save_every, log_file, resume):
+    """Run ``trainer``, tell and save."""
     with Backups(trainer, folder, save_every, resumed=resume) as backups, stop_signals() as stopped_by:
         if checkpoint:
             _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
@@ -90,9 +100,9 @@ def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches,
             sys.exit(128 + stopped_by[0])
         final = backups.save_final()
     if trainer.stopped_early:
-        _say(f"stopped after iteration {trainer.iteration}: {patience} measurements without a new best")
+        _say(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
     click.echo(f"Saved {show(final)}")
-    if validation:
+    if trainer.validation:
         _tell_best(trainer, backups, final, step)
 
 

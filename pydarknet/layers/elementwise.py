@@ -25,6 +25,7 @@ class Dropout(Layer):
         super().__init__(inputs, inputs, dtype)
         self.probability = probability
         self.random = random
+        self.part = None  # where only a part of the streams is run: (their slice, the number of all)
         self._mask = None
 
     def forward(self, x, train=False):
@@ -39,7 +40,9 @@ class Dropout(Layer):
     def _draw(self, shape):
         if self.probability == 1:  # Darknet's scale would be infinite; what is kept of nothing is nothing
             return np.zeros(shape, self.dtype)
-        kept = self.random.random(shape, dtype=np.float32) >= self.probability
+        part, streams = self.part or (slice(None), shape[-1])
+        # Drawn for all streams, so that the masks are the same however the streams are shared out.
+        kept = self.random.random((*shape[:-1], streams), dtype=np.float32)[..., part] >= self.probability
         return kept * self.dtype.type(1 / (1 - self.probability))
 
     def backward(self, dy, want_dx=True):

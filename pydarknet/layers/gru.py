@@ -98,13 +98,13 @@ class GRU(Layer):
         tape.logistic = logistic = self.logistic_candidate
         normalize = train and self.u_norm is not None
         half, rz_rows, q_rows = self._half(), self._rz, self._q
-        U, W, b = self._halved_weights(half, fold=not train)
+        U, W, b = self._weights(half, fold=not train)
         if normalize:
-            U, W = self.U.value, self.W.value
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
-        self._input.begin(x, U)
-        Wb = tape.weights_and_bias(W, 0 if normalize else b)
+            half = None  # of U and W: the norm applies it
+        self._input.begin(x, U, half)
+        Wb = tape.weights_and_bias(W, 0 if normalize else b, scale=half)
         Wb_rz, Wb_q, b = Wb[rz_rows], Wb[q_rows], b[:, None]
         for block in tape.blocks:
             Ux = self._input.block(block)
@@ -165,7 +165,9 @@ class GRU(Layer):
     def stepper(self, streams, one_hot):
         B, H, logistic = streams, self.outputs, self.logistic_candidate
         rz_rows, q_rows = self._rz, self._q
-        U, W, b = self._halved_weights(self._half(), fold=True)
+        half = self._half()
+        U, W, b = self._weights(half, fold=True)
+        U, W = U * half, W * half
         W_rz, W_q = W[rz_rows], W[q_rows]
         h = self.state(B)["h"]
         v, spare = np.empty_like(h), np.empty_like(h)
@@ -193,13 +195,13 @@ class GRU(Layer):
             half[self._q] = 1
         return half
 
-    def _halved_weights(self, half, fold):
-        """U, W and b times ``half``; with ``fold``, batch norm folded in."""
+    def _weights(self, half, fold):
+        """U, W and b, with ``fold`` batch norm folded in; b is times ``half`` already."""
         U, W, b = self.U.value, self.W.value, self.u_biases.value + self.w_biases.value
         if fold and self.u_norm is not None:
             U, b = self.u_norm.fold(U, b, self.dialect)
             W, b = self.w_norm.fold(W, b, self.dialect)
-        return U * half, W * half, b * half[:, 0]
+        return U, W, b * half[:, 0]
 
     def _tape_for(self, T, B):
         if self._tape is None or not self._tape.fits(T, B):

@@ -94,18 +94,19 @@ class LSTM(Layer):
     def forward(self, x, train=False):
         H, (_, T, B) = self.outputs, x.shape
         normalize = train and self.u_norm is not None
-        U, W, b = self._halved_weights(fold=not train)
+        U, W, b = self._weights(fold=not train)
+        half = self._half
         if normalize:
-            U, W = self.U.value, self.W.value
-            self.u_norm.begin(T, B, self._half)
-            self.w_norm.begin(T, B, self._half)
-        self._input.begin(x, U)
+            self.u_norm.begin(T, B, half)
+            self.w_norm.begin(T, B, half)
+            half = None  # of U and W: the norm applies it
+        self._input.begin(x, U, half)
         few_x, few_U = (None, None) if normalize else self._input.few_rows()
         tape, state = self._tape_for(T, B, few_x), self.state(B)
         tape.h[:H, 0] = state["h"]
         tape.c[0][...] = state["c"]
         columns = tape.stack(few_x)
-        weights = tape.weights_and_bias(W, 0 if normalize else b, few_U)
+        weights = tape.weights_and_bias(W, 0 if normalize else b, few_U, half)
         for block in tape.blocks:
             Ux = self._input.block(block) if few_x is None else None
             for t in block:
@@ -151,7 +152,8 @@ class LSTM(Layer):
         return self._input.backward(self.u_norm.gradient if normalize else tape.dz, want_dx)  # dx = Uᵀ dz
 
     def stepper(self, streams, one_hot):
-        U, W, b = self._halved_weights(fold=True)
+        U, W, b = self._weights(fold=True)
+        U, W = U * self._half, W * self._half
         B, H = streams, self.outputs
         state = self.state(B)
         h, c = state["h"], state["c"]
@@ -169,13 +171,13 @@ class LSTM(Layer):
 
         return step
 
-    def _halved_weights(self, fold):
-        """U, W and b with the rows of the logistic gates halved; with ``fold``, batch norm folded in."""
+    def _weights(self, fold):
+        """U, W and b, with ``fold`` batch norm folded in; of b, the rows of the logistic gates are halved already."""
         U, W, b = self.U.value, self.W.value, self.u_biases.value + self.w_biases.value
         if fold and self.u_norm is not None:
             U, b = self.u_norm.fold(U, b, self.dialect)
             W, b = self.w_norm.fold(W, b, self.dialect)
-        return U * self._half, W * self._half, b * self._half[:, 0]
+        return U, W, b * self._half[:, 0]
 
     def _tape_for(self, T, B, stacked):
         rows = 0 if stacked is None else len(stacked)

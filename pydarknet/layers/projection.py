@@ -19,18 +19,22 @@ class InputProjection:
     def __init__(self, U):
         self._U = U
         self._dtype = U.value.dtype
+        self._scaled = Buffer(self._dtype)
         self._outputs = Buffer(self._dtype)
         self._dx = Buffer(self._dtype)
 
-    def begin(self, x, U):
-        """Use the input ``x`` (D, T, B) with the values ``U`` (R, D) for what follows."""
-        self._x, self._values, self._used = x, U, None
+    def begin(self, x, U, scale=None):
+        """Use the input ``x`` (D, T, B) with the values ``U`` (R, D) times ``scale`` (R, 1) for what follows."""
+        self._x, self._used = x, None
         if isinstance(x, OneHot):
             self._symbols, self._ones = x.symbols, x.ones
             # Text has few symbols: with the rows of zeros taken out, x is small and as good as dense.
             self._used, self._x = x.compact(self._dtype)
             if self._used.size <= FEW_SYMBOLS:
-                self._values = U.take(self._used, axis=1)
+                U = U.take(self._used, axis=1)
+        self._values = U
+        if scale is not None:
+            self._values = np.multiply(U, scale, out=self._scaled.array(*U.shape))
 
     def few_rows(self):
         """(x, U) without the symbols that do not occur, (D', T, B) and (R, D'), if these are few; else (None, None).

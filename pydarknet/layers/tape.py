@@ -60,10 +60,10 @@ class Tape:
 
     # The three uses of one buffer for weights: they never overlap in time.
 
-    def weights_and_bias(self, W, b, U=None):
-        """The matrix [W b] (R, H+1), or [W b U], that multiplies what :meth:`stack` has stacked."""
+    def weights_and_bias(self, W, b, U=None, scale=None):
+        """The matrix [W b] (R, H+1), or [W b U], that multiplies what :meth:`stack` has stacked; W times ``scale`` (R, 1)."""
         stacked = self._weights.array(self.rows, self.H + 1 + (0 if U is None else U.shape[1]))
-        stacked[:, :self.H] = W
+        np.multiply(W, 1 if scale is None else scale, out=stacked[:, :self.H])
         stacked[:, self.H] = b
         if U is not None:
             stacked[:, self.H + 1:] = U

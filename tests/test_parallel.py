@@ -1,0 +1,217 @@
+"""Several processes do what one does: the same numbers, the same errors, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from runs import LAYERS, command, environment, text, write_cfg, write_text
+
+from pydarknet import blas, load_network, parallel
+from pydarknet.corpus import Corpus
+from pydarknet.errors import InputError, TrainingError
+from pydarknet.locks import Lock
+from pydarknet.parallel import stream_processes, suitable_processes
+from pydarknet.trainer import Trainer
+from pydarknet.validation import Validation
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are used on Linux only")
+
+END = "\n[connected]\noutput=64\nactivation=linear\n[softmax]\n"
+DROPOUT = "[dropout]\nprobability=.2\n[lstm]\noutput=6\n[dropout]\nprobability=.4" + END
+KINDS = {
+    "lstm": LAYERS,
+    "gru": "[gru]\noutput=6" + END,
+    "rnn": "[rnn]\noutput=6\nhidden=5\nshortcut=1" + END,
+    "crnn": "[crnn]\noutput=6\nhidden=5\nsize=1" + END,
+    "lstm, lstm": "[lstm]\noutput=6\n[lstm]\noutput=5" + END,
+    "dropout": DROPOUT,
+}
+
+
+def trainer_of(folder, processes, layers=LAYERS, dtype=np.float32, validation=None, **net):
+    """A context that gives a trainer with ``processes``."""
+    network = load_network(write_cfg(folder, layers, batch=10, subdivisions=2, **net), srand=3, dtype=dtype)
+    corpus = Corpus.from_symbols(text(3000))
+    return _Context(network, corpus, processes, validation and validation(network))
+
+
+class _Context:
+    def __init__(self, network, corpus, processes, validation):
+        self.network, self.corpus, self.validation = network, corpus, validation
+        self.processes = stream_processes(network, processes)
+
+    def __enter__(self):
+        train_call = self.processes.__enter__()
+        return Trainer(self.network, self.corpus, srand=3, jump_probability=1 / 4, validation=self.validation,
+                       train_call=train_call)
+
+    def __exit__(self, *what):
+        return self.processes.__exit__(*what)
+
+
+def workers_of(processes):
+    """The process numbers of the workers of the train_call that a context gave."""
+    return [worker._process.pid for worker in processes.__self__._workers]
+
+
+def everything(trainer):
+    network = trainer.network
+    state = [a for layer in network.layers for _, a in sorted(layer.state(network.streams).items())]
+    return np.concatenate([a.reshape(-1) for a in (network.parameters.values, network.parameters.gradients,
+                                                   trainer.optimizer.buffer, *state)])
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_one_process(tmp_path, kind, count):
+    # Five streams, shared out unevenly; what differs is the order of additions.
+    runs = []
+    for processes in (1, count):
+        with trainer_of(tmp_path, processes, KINDS[kind], np.float64) as trainer:
+            losses = [trainer.step().loss for _ in range(6)]
+            runs.append((losses, everything(trainer), trainer.network.seen, trainer.network.dropout_random.random()))
+    (one_losses, one, *one_rest), (losses, several, *rest) = runs
+    np.testing.assert_allclose(losses, one_losses, rtol=1e-13)
+    assert np.abs(several - one).max() < 1e-12 * np.abs(one).max()
+    assert rest == one_rest
+
+
+def test_validation_is_the_same(tmp_path):
+    runs = []
+    for processes in (1, 2):
+        measured = lambda network: Validation(network, Corpus.from_symbols(text(400, seed=2)), every=2)  # noqa: E731
+        with trainer_of(tmp_path, processes, DROPOUT, np.float64, measured) as trainer:
+            runs.append([trainer.step().valid_loss for _ in range(4)])
+    assert runs[0][0] is None and runs[0][1] is not None
+    np.testing.assert_allclose(np.float64(runs[1]), np.float64(runs[0]), rtol=1e-12)
+
+
+def test_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    with trainer_of(tmp_path, 2, DROPOUT) as trainer:
+        for _ in range(3):
+            trainer.step()
+        checkpoint = trainer.checkpoint()
+        arrays = {name: array.copy() for name, array in checkpoint.arrays.items()}
+        straight = [trainer.step().loss for _ in range(3)]
+        checkpoint.arrays.clear()
+        checkpoint.arrays.update(arrays)
+        with trainer_of(tmp_path, 2, DROPOUT) as again:
+            again.restore(checkpoint)
+            assert [again.step().loss for _ in range(3)] == straight
+        trainer.restore(checkpoint)  # also where the workers are at work already
+        assert [trainer.step().loss for _ in range(3)] == straight
+
+
+def test_another_use_in_between_does_no_harm(tmp_path):
+    runs = []
+    for predict in (False, True):
+        with trainer_of(tmp_path, 2) as trainer:
+            trainer.step()
+            if predict:
+                trainer.network.predict(np.zeros((3, 2), int))  # other streams: other states
+            runs.append([trainer.step().loss for _ in range(3)])
+    assert runs[0] == runs[1]
+
+
+def test_who_is_refused(tmp_path):
+    network = load_network(write_cfg(tmp_path, batch=6, subdivisions=2))
+    with pytest.raises(InputError, match="5 processes: the batch has 3 streams"), stream_processes(network, 5):
+        pass
+    network = load_network(write_cfg(tmp_path, LAYERS.replace("output=7", "output=7\nbatch_normalize=1"), batch=6))
+    with pytest.raises(InputError, match="2 processes: batch normalisation takes its mean over all streams"):
+        with stream_processes(network, 2):
+            pass
+    assert suitable_processes(network) == 1
+
+
+@pytest.mark.parametrize(("batch", "threads", "suitable"), [(64, 2, 2), (64, 1, 1), (64, None, 1), (8, 2, 1), (16, 2, 2), (40, 16, 5)])
+def test_how_many_suit(tmp_path, monkeypatch, batch, threads, suitable):
+    monkeypatch.setattr(blas, "threads", lambda: threads)
+    network = load_network(write_cfg(tmp_path, batch=batch, subdivisions=1))
+    assert suitable_processes(network) == suitable
+    monkeypatch.setattr(parallel, "LARGEST_MATRIX", 100)
+    assert suitable_processes(network) == 1
+
+
+def test_a_worker_that_is_killed(tmp_path):
+    with trainer_of(tmp_path, 3) as trainer:
+        trainer.step()
+        first, _ = workers_of(trainer.train_call)
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(TrainingError, match=r"has ended \(exit code -9\); --processes 1 does without"):
+            trainer.step()
+        assert not workers_of(trainer.train_call)
+        trainer.step()  # with new ones
+
+
+def test_an_error_in_a_worker(tmp_path):
+    with trainer_of(tmp_path, 2) as trainer:
+        call = trainer.network.train_call
+        here = os.getpid()
+
+        def fails_elsewhere(*pair):
+            if os.getpid() != here:
+                raise MemoryError("no more")
+            return call(*pair)
+
+        trainer.network.train_call = fails_elsewhere
+        with pytest.raises(TrainingError, match="in a process that shares the work: MemoryError: no more"):
+            trainer.step()
+
+
+def test_nothing_is_left_running(tmp_path):
+    with trainer_of(tmp_path, 3) as trainer:
+        trainer.step()
+        pids = workers_of(trainer.train_call)
+        assert len(pids) == 2
+        assert all(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def start_run(folder, **options):
+    """The command line at work in two processes, after its first iterations."""
+    cfg, words = write_cfg(folder, batch=16, subdivisions=1, max_batches=10**6), write_text(folder)
+    process = subprocess.Popen(command("train", cfg, words, "--processes", "2", "--srand", "1"), cwd=folder,
+                               env=environment(), stderr=subprocess.PIPE, text=True, **options)
+    for _ in range(3):
+        process.stderr.readline()
+    return process
+
+
+def test_ctrl_c_stops_all(tmp_path):
+    process = start_run(tmp_path, start_new_session=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of the group
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("the same command with --resume goes on\n")
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_killed_run_holds_nothing_back(tmp_path):
+    process = start_run(tmp_path, start_new_session=True)
+    process.kill()
+    process.stderr.read()  # ends when the last process lets go of the pipe
+    process.wait()
+    (lock,) = (tmp_path / "backup").glob("*.lock")
+    Lock(lock).close()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker outlives its run")
+
+
+def test_the_number_of_threads_comes_back():
+    before = blas.threads()
+    with blas.limited(1):
+        assert blas.threads() in (1, None)
+    assert blas.threads() == before
