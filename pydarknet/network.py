@@ -4,7 +4,7 @@ See :mod:`pydarknet.layers.base` for the legend (T steps, B streams, V symbols, 
 layout of activations inside; what goes in and comes out here is Darknet's, (T, B) and (T, B, V).
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Integral
 
 import numpy as np
@@ -21,11 +21,13 @@ from pydarknet.optimizers import OptimizerOptions
 from pydarknet.parameters import ParameterBlock
 from pydarknet.randomness import generator
 from pydarknet.schedules import Schedule
+from pydarknet.threads import taking_over
 from pydarknet.weights import fits, read_header, read_weights, write_weights
 
 # What Darknet reads from [net] for images; it means nothing for text.
 IMAGE_KEYS = ("max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
               "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip").split()
+LARGE_PRODUCT = 1 << 25  # multiplications in a step: from there threads of our own pay (benchmarks/README.md)
 COLUMNS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
 
 
@@ -131,13 +133,7 @@ class Network:
         x = self._forward(symbols, train=True)
         self._softmax.forward(x)
         loss = self._softmax.nats(x, truth).reshape(shape) if each else self._softmax.loss(truth)
-        dy = self._softmax.backward_from_truth(truth, self._loss_scale).reshape(x.shape)
-        # `stopbackward` ends the way back before its own layer (Darknet's backward_network).
-        first = max((n + 1 for n, layer in enumerate(self.body) if layer.stopbackward), default=0)
-        for layer in reversed(self.body[first:]):
-            dy = layer.backward(dy, want_dx=layer is not self.body[first])
-            if dy is None:
-                break
+        self._backward(self._softmax.backward_from_truth(truth, self._loss_scale).reshape(x.shape))
         self.seen += truth.size
         return loss
 
@@ -159,11 +155,27 @@ class Network:
 
     def _forward(self, symbols, train, layers=None):
         x = OneHot(symbols, self.inputs)
-        for layer in self.body[:layers]:
-            if isinstance(x, OneHot) and not layer.takes_one_hot:
-                x = x.dense(self.dtype)
-            x = layer.forward(x, train)
+        with self._threads(symbols.shape[1]):
+            for layer in self.body[:layers]:
+                if isinstance(x, OneHot) and not layer.takes_one_hot:
+                    x = x.dense(self.dtype)
+                x = layer.forward(x, train)
         return x.dense(self.dtype) if isinstance(x, OneHot) else x
+
+    def _backward(self, dy):
+        # `stopbackward` ends the way back before its own layer (Darknet's backward_network).
+        first = max((n + 1 for n, layer in enumerate(self.body) if layer.stopbackward), default=0)
+        with self._threads(dy.shape[2]):
+            for layer in reversed(self.body[first:]):
+                dy = layer.backward(dy, want_dx=layer is not self.body[first])
+                if dy is None:
+                    break
+
+    def _threads(self, streams):
+        """The context of the layers' work: whose threads share it out."""
+        recurrent = [layer for layer in self.body if layer.recurrent]
+        large = any(p.value.size * streams >= LARGE_PRODUCT for layer in recurrent for p in layer.parameters)
+        return taking_over() if large and all(layer.shares_units for layer in recurrent) else nullcontext()
 
     def _checked(self, symbols):
         try:

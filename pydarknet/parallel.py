@@ -20,19 +20,19 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
-from pydarknet import blas
 from pydarknet.errors import InputError, TrainingError
+from pydarknet.threads import blas_limited, blas_threads
 
 # Where a process of its own pays, by benchmarks/training.py.
 STREAMS_OF_A_PROCESS = 8  # at least: below, a step costs as much with half of the streams
-LARGEST_MATRIX = 2 << 20  # elements, at most: larger ones come from memory, for each process again
+LARGEST_MATRIX = 1 << 18  # elements, at most: then the weights fit the cache that each core has for itself
 
 
 def suitable_processes(network):
     """How many processes train ``network`` fastest here: one a core, fewer if the batch or the layers don't suit."""
     if _obstacle(network) or any(p.value.size > LARGEST_MATRIX for layer in network.layers for p in layer.parameters):
         return 1
-    return max(1, min(blas.threads() or 1, network.streams // STREAMS_OF_A_PROCESS))
+    return max(1, min(blas_threads() or 1, network.streams // STREAMS_OF_A_PROCESS))
 
 
 @contextmanager
@@ -72,7 +72,7 @@ class _Team:
         self.network = network
         edges = [network.streams * n // count for n in range(count + 1)]
         self._own, *self._parts = (slice(*pair) for pair in zip(edges, edges[1:]))
-        self._threads = max(1, (blas.threads() or 1) // count)
+        self._threads = max(1, (blas_threads() or 1) // count)
         self._workers = []
 
     def train_call(self, symbols, truth):
@@ -107,7 +107,7 @@ class _Team:
         random = network.dropout_random.bit_generator.state
         for worker in self._workers:
             worker.begin(random)
-        with network.part_of_streams(self._own), blas.limited(self._threads):
+        with network.part_of_streams(self._own), blas_limited(self._threads):
             loss = network.train_call(symbols[:, self._own], truth[:, self._own])
         for worker in self._workers:
             loss += worker.finish()
@@ -164,7 +164,7 @@ def _work(network, part, text, gradients, threads, pipe):
         signal.signal(number, signal.SIG_IGN)  # the first process decides
     _let_go_of_files(pipe.fileno())
     network.parameters.move_gradients(gradients)
-    with network.part_of_streams(part), blas.limited(threads), np.errstate(over="ignore", invalid="ignore"):
+    with network.part_of_streams(part), blas_limited(threads), np.errstate(over="ignore", invalid="ignore"):
         while True:
             try:
                 network.dropout_random.bit_generator.state = pipe.recv()

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "pydarknet"
 # Not every module need be there yet.
 FLOORS = [
     ["errors", "dialect", "files"],
-    ["activations", "blas", "cfg", "checkpoint", "limits", "locks", "optimizers", "parameters", "randomness", "crand",
-     "text_files", "validation", "weights"],
+    ["activations", "cfg", "checkpoint", "limits", "locks", "optimizers", "parameters", "randomness", "crand",
+     "text_files", "threads", "validation", "weights"],
     ["corpus", "schedules", "layers.base"],
     ["layers.batchnorm", "layers.elementwise", "layers.output", "layers.projection", "layers.tape"],
     ["layers.connected"],

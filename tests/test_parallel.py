@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import LAYERS, command, environment, text, write_cfg, write_text
 
-from pydarknet import blas, load_network, parallel
+from pydarknet import load_network, parallel
 from pydarknet.corpus import Corpus
 from pydarknet.errors import InputError, TrainingError
 from pydarknet.locks import Lock
@@ -130,7 +130,7 @@ def test_who_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("batch", "threads", "suitable"), [(64, 2, 2), (64, 1, 1), (64, None, 1), (8, 2, 1), (16, 2, 2), (40, 16, 5)])
 def test_how_many_suit(tmp_path, monkeypatch, batch, threads, suitable):
-    monkeypatch.setattr(blas, "threads", lambda: threads)
+    monkeypatch.setattr(parallel, "blas_threads", lambda: threads)
     network = load_network(write_cfg(tmp_path, batch=batch, subdivisions=1))
     assert suitable_processes(network) == suitable
     monkeypatch.setattr(parallel, "LARGEST_MATRIX", 100)
@@ -209,9 +209,3 @@ def test_a_killed_run_holds_nothing_back(tmp_path):
         time.sleep(0.05)
     pytest.fail("a worker outlives its run")
 
-
-def test_the_number_of_threads_comes_back():
-    before = blas.threads()
-    with blas.limited(1):
-        assert blas.threads() in (1, None)
-    assert blas.threads() == before

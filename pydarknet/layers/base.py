@@ -91,6 +91,7 @@ class Layer:
         self.dtype = np.dtype(dtype)
         self.dialect = PJREDDIE
         self.learning_rate = 1.0
+        self.shares_units = False  # whether its recurrence can run on threads of our own (pydarknet.threads)
         self.dontload = self.dontsave = self.stopbackward = False
         self.parameters = []
         self.statistics = []
@@ -123,6 +124,11 @@ class Layer:
 
     def _state_names(self):
         return ()
+
+    @property
+    def recurrent(self):
+        """Whether it has a state."""
+        return bool(self._state_names())
 
     def state(self, streams):
         """The recurrent state by name, each (state_size, B); it starts at zero when the number of streams is new."""

@@ -40,8 +40,8 @@ class Connected(Layer):
     def forward(self, x, train=False):
         _, T, B = x.shape
         W, b = self._weights(fold=not train)
-        self._input.begin(x, W)
-        z = flat(self._input.block(range(T)))
+        self._input.begin(x)
+        z = flat(self._input.block(range(T), self._input.columns(W)))
         if train and self.norm is not None:
             pieces = self._normalized_together(z.reshape(-1, T, B))
             self.norm.begin(len(pieces), pieces[0].shape[1])

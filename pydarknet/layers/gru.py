@@ -102,12 +102,13 @@ class GRU(Layer):
         if normalize:
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
-            half = None  # of U and W: the norm applies it
-        self._input.begin(x, U, half)
-        Wb = tape.weights_and_bias(W, 0 if normalize else b, scale=half)
+            half = 1  # of U and W: the norm applies it
+        self._input.begin(x)
+        U = self._input.columns(U) * half
+        Wb = tape.weights_and_bias(W, 0 if normalize else b, half)
         Wb_rz, Wb_q, b = Wb[rz_rows], Wb[q_rows], b[:, None]
         for block in tape.blocks:
-            Ux = self._input.block(block)
+            Ux = self._input.block(block, U)
             for t in block:
                 Ux_t = Ux[:, t - block.start]
                 h_1, v_1, rz, r, z, q, h_, v, h, spare = tape.steps[t]

@@ -33,10 +33,11 @@ are not repeated here.
 import numpy as np
 
 from pydarknet.dialect import ALEXEYAB, PJREDDIE
-from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
+from pydarknet.layers.base import Buffer, Layer, Matrix, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
 from pydarknet.layers.projection import InputProjection
 from pydarknet.layers.tape import Tape
+from pydarknet.threads import own_threads, run_together
 
 # The order of the gates in U, W, b and z: the logistic ones stand together (o i f), and so do those
 # that act through the cell (i f g), and each of i f beside what it multiplies (g c₋₁, see cell()).
@@ -77,6 +78,7 @@ class LSTM(Layer):
             rows = slice(n * H, (n + 1) * H)
             setattr(self, "u" + gate, Matrix("u" + gate, self.U, self.u_biases, self.u_norm, rows))
             setattr(self, "w" + gate, Matrix("w" + gate, self.W, self.w_biases, self.w_norm, rows))
+        self.shares_units = not batch_normalize
         if random is not None:
             for name in FILE_ORDER[PJREDDIE]:
                 uniform_weights(random, getattr(self, name).weights)
@@ -94,51 +96,67 @@ class LSTM(Layer):
     def forward(self, x, train=False):
         H, (_, T, B) = self.outputs, x.shape
         normalize = train and self.u_norm is not None
+        self._input.begin(x)
+        few_x = None if normalize else self._input.few_rows
+        tape, state = self._tape_for(T, B, few_x), self.state(B)
+        tape.h[:H, 0] = state["h"]
+        columns = tape.stack(few_x)  # of each step: h₋₁, below it a 1 and, of few symbols, x
         U, W, b = self._weights(fold=not train)
-        half = self._half
+        U, half = self._input.columns(U), self._half
         if normalize:
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
-            half = None  # of U and W: the norm applies it
-        self._input.begin(x, U, half)
-        few_x, few_U = (None, None) if normalize else self._input.few_rows()
-        tape, state = self._tape_for(T, B, few_x), self.state(B)
-        tape.h[:H, 0] = state["h"]
-        tape.c[0][...] = state["c"]
-        columns = tape.stack(few_x)
-        weights = tape.weights_and_bias(W, 0 if normalize else b, few_U, half)
-        for block in tape.blocks:
-            Ux = self._input.block(block) if few_x is None else None
-            for t in block:
-                z = tape.z[t]
-                np.matmul(weights, columns[t], out=z)  # z = W h₋₁ + b (+ U x, where x is stacked below h)
-                if normalize:
-                    self.w_norm.forward(z, t)
-                    self.u_norm.forward(Ux[:, t - block.start], t)
-                    np.add(z, b[:, None], out=z)
-                if Ux is not None:
-                    np.add(z, Ux[:, t - block.start], out=z)  # z = U x + W h₋₁ + b
-                cell(*tape.cells[t])
+            after_norm, b, half = b * half, np.zeros_like(b), np.ones_like(half)
+        stacked, apart = ((W, b), (U,)) if few_x is None else ((W, b, U), ())
+        Wb_rows, U_rows = tape.rows_of_parts(*stacked), apart and tape.rows_of_parts(*apart, buffer=tape.inputs)
+
+        def steps(n, meet):  # of one part of the units
+            part = tape.parts[n]
+            part.c[0][...] = state["c"][part.rows]
+            Wb = part.side_by_side(stacked, half, out=Wb_rows[n])
+            U = apart and part.side_by_side(apart, half, out=U_rows[n])
+            for block in tape.blocks:
+                Ux = self._input.block(block, U, part.outputs) if apart else None
+                for t in block:
+                    z = part.z[t]
+                    np.matmul(Wb, columns[t], out=z)  # z = W h₋₁ + b (+ U x, where x is stacked below h)
+                    if normalize:
+                        self.w_norm.forward(z, t)
+                        self.u_norm.forward(Ux[:, t - block.start], t)
+                        np.add(z, after_norm, out=z)
+                    if apart:
+                        np.add(z, Ux[:, t - block.start], out=z)  # z = U x + W h₋₁ + b
+                    cell(*part.cells[t])
+                    meet()  # the next step needs the h of all units
+            state["c"][part.rows] = part.c[T]
+
+        run_together(steps, len(tape.parts))
         state["h"][...] = tape.h[:H, T]
-        state["c"][...] = tape.c[T]
         return tape.h[:H, 1:]
 
     def backward(self, dy, want_dx=True):
         tape, normalize = self._tape, self.u_norm is not None
         W_T = tape.transposed(self.W.value)
-        self.dh0, self.dc0 = dh_, dc = tape.start_back()  # zero: nothing comes from after the end
-        dh, spare = tape.dh, tape.spare
-        for block in reversed(tape.blocks):
-            tape.differentiate(block)
-            for t in reversed(block):
-                dz_dh, dz_dc, dc_dh, f, dz, dz_o, dz_ifg = tape.steps_back[t]
-                np.add(dy[:, t], dh_, out=dh)        # dh  = dy + Wᵀ dz₊₁
-                np.multiply(dc_dh, dh, out=spare)
-                np.add(dc, spare, out=dc)            # dc  = f₊₁ ∘ dc₊₁ + dh ∘ o ∘ (1 - tanh²c)
-                np.multiply(dz_dh, dh, out=dz_o)     # dzo
-                np.multiply(dz_dc, dc, out=dz_ifg)   # dzi, dzf, dzg
-                np.multiply(f, dc, out=dc)           # for the step before
-                np.matmul(W_T, self.w_norm.backward(dz, t) if normalize else dz, out=dh_)
+        self.dh0, self.dc0 = tape.start_back()  # zero: nothing comes from after the end
+
+        def steps(n, meet):  # of one part of the units
+            part = tape.parts[n]
+            rows, dh, spare = part.rows, part.dh, part.spare
+            dh_, dc, W_T_rows = self.dh0[rows], self.dc0[rows], W_T[rows]
+            for block in reversed(tape.blocks):
+                part.differentiate(block)
+                for t in reversed(block):
+                    dz_dh, dz_dc, dc_dh, f, dz, dz_o, dz_ifg = part.steps_back[t]
+                    np.add(dy[rows, t], dh_, out=dh)     # dh  = dy + Wᵀ dz₊₁
+                    np.multiply(dc_dh, dh, out=spare)
+                    np.add(dc, spare, out=dc)            # dc  = f₊₁ ∘ dc₊₁ + dh ∘ o ∘ (1 - tanh²c)
+                    np.multiply(dz_dh, dh, out=dz_o)     # dzo
+                    np.multiply(dz_dc, dc, out=dz_ifg)   # dzi, dzf, dzg
+                    np.multiply(f, dc, out=dc)           # for the step before
+                    meet()  # Wᵀ dz needs the dz of all units
+                    np.matmul(W_T_rows, self.w_norm.backward(dz, t) if normalize else dz, out=dh_)
+
+        run_together(steps, len(tape.parts))
         dW, db, dU = tape.weight_products(self.w_norm.gradient if normalize else tape.dz)
         if normalize:                                # dW = Σ dz h₋₁ᵀ, db = Σ dz
             db = flat(tape.dz).sum(axis=1)
@@ -152,15 +170,14 @@ class LSTM(Layer):
         return self._input.backward(self.u_norm.gradient if normalize else tape.dz, want_dx)  # dx = Uᵀ dz
 
     def stepper(self, streams, one_hot):
-        U, W, b = self._weights(fold=True)
-        U, W = U * self._half, W * self._half
+        U, W, b = (a * self._half for a in self._weights(fold=True))
         B, H = streams, self.outputs
         state = self.state(B)
         h, c = state["h"], state["c"]
         gates = np.empty((5, H, B), self.dtype)
         z, *views = cell_views(gates)
         products, tanh_c, c_ = np.empty((2, H, B), self.dtype), np.empty_like(h), gates[4]
-        project = self._input.stepper(U, b, B, one_hot)
+        project = self._input.stepper(U, b[:, 0], B, one_hot)
 
         def step(x):
             np.matmul(W, h, out=z)
@@ -172,17 +189,18 @@ class LSTM(Layer):
         return step
 
     def _weights(self, fold):
-        """U, W and b, with ``fold`` batch norm folded in; of b, the rows of the logistic gates are halved already."""
+        """U, W and b (4H, 1), with ``fold`` batch norm folded in."""
         U, W, b = self.U.value, self.W.value, self.u_biases.value + self.w_biases.value
         if fold and self.u_norm is not None:
             U, b = self.u_norm.fold(U, b, self.dialect)
             W, b = self.w_norm.fold(W, b, self.dialect)
-        return U, W, b * self._half[:, 0]
+        return U, W, b[:, None]
 
     def _tape_for(self, T, B, stacked):
         rows = 0 if stacked is None else len(stacked)
-        if self._tape is None or not self._tape.fits(T, B, rows):
-            self._tape = LSTMTape(self, T, B, -(-rows // 32) * 32)
+        count = own_threads() if self.shares_units and self.outputs % own_threads() == 0 else 1
+        if self._tape is None or not self._tape.fits(T, B, rows, count):
+            self._tape = LSTMTape(self, T, B, -(-rows // 32) * 32, count)
         return self._tape
 
 
@@ -208,31 +226,70 @@ def cell_views(gates):
 
 
 class LSTMTape(Tape):
-    """The tape of an LSTM: per step the gates o i f g and the cell before it, c₋₁; and tanh(c)."""
+    """The tape of an LSTM, with its units shared out to ``count`` :attr:`parts`."""
 
-    def __init__(self, layer, T, B, stackable):
+    def __init__(self, layer, T, B, stackable, count):
         super().__init__(layer, T, B, rows=4 * layer.outputs, stackable=stackable)
-        H = self.H
-        self.gates = self.empty(T + 1, 5, H, B)
-        self.tanh_c = self.empty(T, H, B)
-        self.products = self.empty(2, H, B)
-        self.c = [gates[4] for gates in self.gates]  # c[t] is the cell before step t
-        self.cells = [(*cell_views(self.gates[t]), self.products, self.c[t + 1], self.tanh_c[t], self.h[:H, t + 1])
-                      for t in range(T)]
-        self.z = [views[0] for views in self.cells]
-        self.steps_back = None
+        size = self.H // count
+        self.parts = [Part(self, slice(start, start + size)) for start in range(0, self.H, size)]
+        self.inputs = Buffer(self.dtype)
+
+    def fits(self, T, B, stackable, count):
+        return super().fits(T, B, stackable) and len(self.parts) == count
+
+    def rows_of_parts(self, *matrices, buffer=None):
+        """Room for what :meth:`Part.side_by_side` makes of ``matrices``, (parts, R', sum of their columns)."""
+        columns = sum(matrix.shape[1] for matrix in matrices)
+        return (buffer or self._weights).array(len(self.parts), self.rows // len(self.parts), columns)
 
     def start_back(self):
-        """Make the views of the backward pass, if it is the first; return dh and dc of after the end: zeros."""
-        T, H, B = self.T, self.H, self.B
-        if self.steps_back is None:
-            self.slopes = self.empty(max(len(block) for block in self.blocks), 5, H, B)
-            self.dh, self.spare = self.empty(H, B), self.empty(H, B)
-            dz = self.dz.reshape(4, H, T, B)
-            self.steps_back = [(slopes[0], slopes[1:4], slopes[4], self.gates[t, 2],
-                                self.dz[:, t], dz[0, :, t], dz[1:, :, t])
-                               for block in self.blocks for slopes, t in zip(self.slopes, block)]
-        return np.zeros((H, B), self.dtype), np.zeros((H, B), self.dtype)
+        """Make the parts ready for the way back; return dh and dc of after the end: zeros."""
+        for part in self.parts:
+            part.start_back()
+        return np.zeros((self.H, self.B), self.dtype), np.zeros((self.H, self.B), self.dtype)
+
+
+class Part:
+    """What a tape keeps of the units ``rows``: per step the gates o i f g and the cell before it, c₋₁; and tanh(c).
+
+    One thread computes the steps of one part; as a rule all units are one part.
+    """
+
+    def __init__(self, tape, rows):
+        T, B, H = tape.T, tape.B, rows.stop - rows.start
+        self.tape, self.rows = tape, rows
+        self.gates = tape.empty(T + 1, 5, H, B)
+        self.tanh_c = tape.empty(T, H, B)
+        self.products = tape.empty(2, H, B)
+        self.c = [gates[4] for gates in self.gates]  # c[t] is the cell before step t
+        self.cells = [(*cell_views(self.gates[t]), self.products, self.c[t + 1], self.tanh_c[t], tape.h[rows, t + 1])
+                      for t in range(T)]
+        self.z = [views[0] for views in self.cells]
+        self.outputs = Buffer(tape.dtype)
+        self.steps_back = None
+
+    def side_by_side(self, matrices, scale, out):
+        """The rows of its units of ``matrices``, each (4H, any) times ``scale`` (4H, 1), side by side in ``out``."""
+        of_gates = out.reshape(4, -1, out.shape[1])
+        start = 0
+        for matrix in matrices:
+            stop = start + matrix.shape[1]
+            of_units, scales = (a.reshape(4, self.tape.H, -1)[:, self.rows] for a in (matrix, scale))
+            np.multiply(of_units, scales, out=of_gates[:, :, start:stop])
+            start = stop
+        return out
+
+    def start_back(self):
+        """Make the views of the backward pass, if it is the first."""
+        if self.steps_back is not None:
+            return
+        tape, (_, _, H, B) = self.tape, self.gates.shape
+        self.slopes = tape.empty(max(len(block) for block in tape.blocks), 5, H, B)
+        self.dh, self.spare = tape.empty(H, B), tape.empty(H, B)
+        dz = tape.dz.reshape(4, tape.H, tape.T, B)[:, self.rows]
+        self.steps_back = [(slopes[0], slopes[1:4], slopes[4], self.gates[t, 2],
+                            tape.dz[:, t], dz[0, :, t], dz[1:, :, t])
+                           for block in tape.blocks for slopes, t in zip(self.slopes, block)]
 
     def differentiate(self, block):
         """The slopes of the steps of ``block``: dzo by dh; dzi, dzf, dzg by dc; and dc by dh."""

@@ -8,6 +8,7 @@ recurrent layers take it for a block of steps at a time.
 import numpy as np
 
 from pydarknet.layers.base import Buffer, OneHot, flat
+from pydarknet.threads import product
 
 
 FEW_SYMBOLS = 192  # up to so many different ones a product beats picking columns, by an estimate (benchmarks/README.md)
@@ -19,40 +20,42 @@ class InputProjection:
     def __init__(self, U):
         self._U = U
         self._dtype = U.value.dtype
-        self._scaled = Buffer(self._dtype)
         self._outputs = Buffer(self._dtype)
-        self._dx = Buffer(self._dtype)
+        self._dU, self._dx = Buffer(self._dtype), Buffer(self._dtype)
 
-    def begin(self, x, U, scale=None):
-        """Use the input ``x`` (D, T, B) with the values ``U`` (R, D) times ``scale`` (R, 1) for what follows."""
+    def begin(self, x):
+        """Use the input ``x`` (D, T, B) for what follows."""
         self._x, self._used = x, None
         if isinstance(x, OneHot):
             self._symbols, self._ones = x.symbols, x.ones
             # Text has few symbols: with the rows of zeros taken out, x is small and as good as dense.
             self._used, self._x = x.compact(self._dtype)
-            if self._used.size <= FEW_SYMBOLS:
-                U = U.take(self._used, axis=1)
-        self._values = U
-        if scale is not None:
-            self._values = np.multiply(U, scale, out=self._scaled.array(*U.shape))
 
+    @property
     def few_rows(self):
-        """(x, U) without the symbols that do not occur, (D', T, B) and (R, D'), if these are few; else (None, None).
+        """``x`` without the symbols that do not occur, (D', T, B), if these are few; else None.
 
         A recurrent layer can stack so small an x below its state and save a product. It then gives
         the gradient back to :meth:`add_gradient`.
         """
-        if self._used is not None and self._used.size <= FEW_SYMBOLS:
-            return self._x, self._values
-        return None, None
+        return self._x if self._used is not None and self._used.size <= FEW_SYMBOLS else None
 
-    def block(self, block):
-        """U @ x of the steps in the range ``block``: (R, len(block), B), valid until the next call."""
-        x, U = self._x, self._values
-        out = self._outputs.array(len(U), len(block), x.shape[2])
+    def columns(self, U):
+        """The columns of ``U`` (R, D) that :meth:`block` multiplies with: of few symbols, only theirs, (R, D')."""
+        return U if self.few_rows is None else U.take(self._used, axis=1)
+
+    def block(self, block, U, outputs=None):
+        """U @ x of the steps in the range ``block``: (R, len(block), B), valid until the next call.
+
+        ``U`` has the rows that are wanted, of the :meth:`columns`. A thread that shares this object with
+        others brings ``outputs``, a Buffer of its own.
+        """
+        x = self._x
+        out = (outputs or self._outputs).array(len(U), len(block), x.shape[2])
         steps = slice(block.start, block.stop)
         if U.shape[1] == len(x):
-            np.matmul(U, flat(x[:, steps]), out=flat(out))
+            multiply = np.matmul if outputs else product
+            multiply(U, flat(x[:, steps]), out=flat(out))
         else:
             # The network has checked the range; "clip" spares numpy a copy that "raise" makes with out=.
             np.take(U, self._symbols[steps], axis=1, out=out, mode="clip")
@@ -76,11 +79,13 @@ class InputProjection:
         columns of symbols that occur are computed, which is far faster than np.add.at over N columns.
         """
         x, dz = self._x, flat(dz)
-        self.add_gradient(dz @ flat(x).T)
+        dU = self._dU.array(len(dz), len(x))
+        product(dz, flat(x).T, out=dU)
+        self.add_gradient(dU)
         if not want_dx or self._used is not None:
             return None
         dx = self._dx.array(*x.shape)
-        np.matmul(self._U.value.T, dz, out=flat(dx))
+        product(self._U.value.T, dz, out=flat(dx))
         return dx
 
     def stepper(self, U, b, streams, one_hot):

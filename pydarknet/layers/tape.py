@@ -11,6 +11,7 @@ The layout is chosen for speed, measured by ``benchmarks/``:
 import numpy as np
 
 from pydarknet.layers.base import Buffer, flat, steps_per_block
+from pydarknet.threads import product
 
 CACHE_LINE = 16  # numbers of four bytes
 
@@ -60,13 +61,11 @@ class Tape:
 
     # The three uses of one buffer for weights: they never overlap in time.
 
-    def weights_and_bias(self, W, b, U=None, scale=None):
-        """The matrix [W b] (R, H+1), or [W b U], that multiplies what :meth:`stack` has stacked; W times ``scale`` (R, 1)."""
-        stacked = self._weights.array(self.rows, self.H + 1 + (0 if U is None else U.shape[1]))
-        np.multiply(W, 1 if scale is None else scale, out=stacked[:, :self.H])
+    def weights_and_bias(self, W, b, scale=1):
+        """The matrix [W b] (R, H+1) that multiplies the state and the ones below it; W times ``scale`` (R, 1)."""
+        stacked = self._weights.array(self.rows, self.H + 1)
+        np.multiply(W, scale, out=stacked[:, :self.H])
         stacked[:, self.H] = b
-        if U is not None:
-            stacked[:, self.H + 1:] = U
         return stacked
 
     def transposed(self, W):
@@ -83,6 +82,6 @@ class Tape:
     def weight_products(self, dz):
         """The same with the x that was stacked, Σ dz [h₋₁; 1; x]ᵀ: of W, of b, and of U (R, D), D = 0 without one."""
         N, H = self.T * self.B, self.H
-        product = self._weights.array(self.rows, self._height)
-        np.matmul(flat(dz), flat(self._stack[:self._height])[:, :N].T, out=product)
-        return product[:, :H], product[:, H], product[:, H + 1:]
+        gradient = self._weights.array(self.rows, self._height)
+        product(flat(dz), flat(self._stack[:self._height])[:, :N].T, out=gradient)
+        return gradient[:, :H], gradient[:, H], gradient[:, H + 1:]
