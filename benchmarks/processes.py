@@ -2,12 +2,14 @@
 
     python benchmarks/processes.py [--points 0,3]
 
-Every figure comes from a process of its own: the peak is the operating system's account of the
-finished process, the times are the best of several starts.
+Every figure comes from a process of its own: the peak is the operating system's account of it at its end,
+added to those of the processes that it shares the work with (what they have in common counts in each); the
+times are the best of several starts.
 """
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ import sys
 sys.path.insert(0, {here!r})
 import numpy as np
 from machine import python_text
+from processes import peak_of_all
 from training import {kind}_step
 H, B, T, layers = {point}
 text = python_text()
@@ -30,17 +33,26 @@ offsets = np.random.default_rng(1).integers(len(text) - T - 1, size=B)
 step = {kind}_step(H, B, T, layers, text[offsets + np.arange(T + 1)[:, None]].astype(np.int64))
 for _ in range(3):
     step()
+print(peak_of_all())
 """
 
 
 def run(*arguments):
-    """(seconds, peak bytes) of one finished process."""
+    """(seconds, output) of one finished process."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    process = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if process.returncode:
         raise SystemExit(f"{arguments} failed")
-    return time.perf_counter() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return time.perf_counter() - start, process.stdout
+
+
+def peak_of_all():
+    """The peak memory in bytes of this process and of its children, each counted whole."""
+    if not Path("/proc/self/status").exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    status = [Path(f"/proc/{pid}/status").read_text() for pid in ("self", *children)]
+    return sum(1024 * int(text.split("VmHWM:")[1].split()[0]) for text in status)
 
 
 def main():
@@ -58,7 +70,7 @@ def main():
     print("\n| H | B | T | layers | peak MB pydarknet | peak MB PyTorch |")
     print("|---|---|---|---|---|---|")
     for n in map(int, arguments.points.split(",")):
-        peaks = [run("-c", TRAIN.format(here=str(HERE), kind=kind, point=GRID[n]))[1] for kind in ("pydarknet", "torch")]
+        peaks = [int(run("-c", TRAIN.format(here=str(HERE), kind=kind, point=GRID[n]))[1]) for kind in ("pydarknet", "torch")]
         print("| {} | {} | {} | {} | {:.0f} | {:.0f} |".format(*GRID[n], *(peak / 1e6 for peak in peaks)), flush=True)
 
 

@@ -11,6 +11,7 @@ all see; each has gradients of its own. The result is that of one process but fo
 float32 numbers are added.
 """
 
+import atexit
 import mmap
 import multiprocessing
 import os
@@ -94,6 +95,8 @@ class _Team:
         self._text = _shared(np.zeros((2, network.time_steps, network.streams), np.int64))
         for part in self._parts:
             self._workers.append(_Worker(network, part, self._text, self._threads))
+        # Where the context is never left. After the workers, for multiprocessing has registered what would wait for them.
+        atexit.register(self.end)
 
     def _take_states(self):
         for layer, state in zip(self.network.layers, self._states):
@@ -116,9 +119,10 @@ class _Team:
         return loss
 
     def end(self):
-        for worker in self._workers:
-            worker.end()
-        self._workers.clear()
+        """End the workers, if there are any; another call starts new ones."""
+        atexit.unregister(self.end)
+        while self._workers:
+            self._workers.pop().end()
 
 
 class _Worker:

@@ -209,3 +209,15 @@ def test_a_killed_run_holds_nothing_back(tmp_path):
         time.sleep(0.05)
     pytest.fail("a worker outlives its run")
 
+
+def test_a_program_that_never_leaves_the_context_ends(tmp_path):
+    program = f"""
+from pydarknet import load_network
+from pydarknet.parallel import stream_processes
+import numpy as np
+network = load_network({write_cfg(tmp_path)!r})
+context = stream_processes(network, 2)
+train_call = context.__enter__()
+train_call(np.zeros((5, 2), int), np.zeros((5, 2), int))
+"""
+    subprocess.run([sys.executable, "-c", program], env=environment(), timeout=60, check=True)
