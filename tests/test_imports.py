@@ -18,7 +18,7 @@ FLOORS = [
      "text_files", "threads", "validation", "weights"],
     ["corpus", "schedules", "layers.base"],
     ["layers.batchnorm", "layers.elementwise", "layers.output", "layers.projection", "layers.tape"],
-    ["layers.connected"],
+    ["layers.connected", "layers.lstm_tape"],
     ["layers.gru", "layers.lstm", "layers.rnn"],
     ["layers.crnn"],
     ["layers.registry"],

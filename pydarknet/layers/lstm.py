@@ -33,10 +33,10 @@ are not repeated here.
 import numpy as np
 
 from pydarknet.dialect import ALEXEYAB, PJREDDIE
-from pydarknet.layers.base import Buffer, Layer, Matrix, flat, uniform_weights
+from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
+from pydarknet.layers.lstm_tape import LSTMTape, cell_views
 from pydarknet.layers.projection import InputProjection
-from pydarknet.layers.tape import Tape
 from pydarknet.threads import own_threads, run_together
 
 # The order of the gates in U, W, b and z: the logistic ones stand together (o i f), and so do those
@@ -107,24 +107,24 @@ class LSTM(Layer):
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
             after_norm, b, half = b * half, np.zeros_like(b), np.ones_like(half)
-        stacked, apart = ((W, b), (U,)) if few_x is None else ((W, b, U), ())
-        Wb_rows, U_rows = tape.rows_of_parts(*stacked), apart and tape.rows_of_parts(*apart, buffer=tape.inputs)
+        if few_x is None:
+            Wb, U = tape.share_out(half, W, b), tape.share_out_input(half, U)
+        else:
+            Wb, U = tape.share_out(half, W, b, U), None
 
         def steps(n, meet):  # of one part of the units
-            part = tape.parts[n]
+            part, weights = tape.parts[n], Wb[n]
             part.c[0][...] = state["c"][part.rows]
-            Wb = part.side_by_side(stacked, half, out=Wb_rows[n])
-            U = apart and part.side_by_side(apart, half, out=U_rows[n])
             for block in tape.blocks:
-                Ux = self._input.block(block, U, part.outputs) if apart else None
+                Ux = None if U is None else self._input.block(block, U[n], part.outputs)
                 for t in block:
                     z = part.z[t]
-                    np.matmul(Wb, columns[t], out=z)  # z = W h₋₁ + b (+ U x, where x is stacked below h)
+                    np.matmul(weights, columns[t], out=z)  # z = W h₋₁ + b (+ U x, where x is stacked below h)
                     if normalize:
                         self.w_norm.forward(z, t)
                         self.u_norm.forward(Ux[:, t - block.start], t)
                         np.add(z, after_norm, out=z)
-                    if apart:
+                    if Ux is not None:
                         np.add(z, Ux[:, t - block.start], out=z)  # z = U x + W h₋₁ + b
                     cell(*part.cells[t])
                     meet()  # the next step needs the h of all units
@@ -144,7 +144,7 @@ class LSTM(Layer):
             rows, dh, spare = part.rows, part.dh, part.spare
             dh_, dc, W_T_rows = self.dh0[rows], self.dc0[rows], W_T[rows]
             for block in reversed(tape.blocks):
-                part.differentiate(block)
+                differentiate(*part.to_differentiate(block))
                 for t in reversed(block):
                     dz_dh, dz_dc, dc_dh, f, dz, dz_o, dz_ifg = part.steps_back[t]
                     np.add(dy[rows, t], dh_, out=dh)     # dh  = dy + Wᵀ dz₊₁
@@ -219,92 +219,21 @@ def cell(z, oif, i_f, g_c_, o, products, c, tanh_c, h):
     np.multiply(o, tanh_c, out=h)          # h = o ∘ tanh(c)
 
 
-def cell_views(gates):
-    """The first arguments of :func:`cell`, z oif i_f g_c_ o, in an array (5, H, B): o i f g and c₋₁."""
-    _, H, B = gates.shape
-    return gates[:4].reshape(4 * H, B), gates[:3], gates[1:3], gates[3:], gates[0]
+def differentiate(gates, tanh_c, slopes):
+    """The ``slopes`` (S, 5, H, B) of S steps with ``gates`` (S, 5, H, B), o i f g c₋₁, and ``tanh_c`` (S, H, B).
 
-
-class LSTMTape(Tape):
-    """The tape of an LSTM, with its units shared out to ``count`` :attr:`parts`."""
-
-    def __init__(self, layer, T, B, stackable, count):
-        super().__init__(layer, T, B, rows=4 * layer.outputs, stackable=stackable)
-        size = self.H // count
-        self.parts = [Part(self, slice(start, start + size)) for start in range(0, self.H, size)]
-        self.inputs = Buffer(self.dtype)
-
-    def fits(self, T, B, stackable, count):
-        return super().fits(T, B, stackable) and len(self.parts) == count
-
-    def rows_of_parts(self, *matrices, buffer=None):
-        """Room for what :meth:`Part.side_by_side` makes of ``matrices``, (parts, R', sum of their columns)."""
-        columns = sum(matrix.shape[1] for matrix in matrices)
-        return (buffer or self._weights).array(len(self.parts), self.rows // len(self.parts), columns)
-
-    def start_back(self):
-        """Make the parts ready for the way back; return dh and dc of after the end: zeros."""
-        for part in self.parts:
-            part.start_back()
-        return np.zeros((self.H, self.B), self.dtype), np.zeros((self.H, self.B), self.dtype)
-
-
-class Part:
-    """What a tape keeps of the units ``rows``: per step the gates o i f g and the cell before it, c₋₁; and tanh(c).
-
-    One thread computes the steps of one part; as a rule all units are one part.
+    They are what backward multiplies with: dzo by dh; dzi, dzf, dzg by dc; and dc by dh.
     """
-
-    def __init__(self, tape, rows):
-        T, B, H = tape.T, tape.B, rows.stop - rows.start
-        self.tape, self.rows = tape, rows
-        self.gates = tape.empty(T + 1, 5, H, B)
-        self.tanh_c = tape.empty(T, H, B)
-        self.products = tape.empty(2, H, B)
-        self.c = [gates[4] for gates in self.gates]  # c[t] is the cell before step t
-        self.cells = [(*cell_views(self.gates[t]), self.products, self.c[t + 1], self.tanh_c[t], tape.h[rows, t + 1])
-                      for t in range(T)]
-        self.z = [views[0] for views in self.cells]
-        self.outputs = Buffer(tape.dtype)
-        self.steps_back = None
-
-    def side_by_side(self, matrices, scale, out):
-        """The rows of its units of ``matrices``, each (4H, any) times ``scale`` (4H, 1), side by side in ``out``."""
-        of_gates = out.reshape(4, -1, out.shape[1])
-        start = 0
-        for matrix in matrices:
-            stop = start + matrix.shape[1]
-            of_units, scales = (a.reshape(4, self.tape.H, -1)[:, self.rows] for a in (matrix, scale))
-            np.multiply(of_units, scales, out=of_gates[:, :, start:stop])
-            start = stop
-        return out
-
-    def start_back(self):
-        """Make the views of the backward pass, if it is the first."""
-        if self.steps_back is not None:
-            return
-        tape, (_, _, H, B) = self.tape, self.gates.shape
-        self.slopes = tape.empty(max(len(block) for block in tape.blocks), 5, H, B)
-        self.dh, self.spare = tape.empty(H, B), tape.empty(H, B)
-        dz = tape.dz.reshape(4, tape.H, tape.T, B)[:, self.rows]
-        self.steps_back = [(slopes[0], slopes[1:4], slopes[4], self.gates[t, 2],
-                            tape.dz[:, t], dz[0, :, t], dz[1:, :, t])
-                           for block in tape.blocks for slopes, t in zip(self.slopes, block)]
-
-    def differentiate(self, block):
-        """The slopes of the steps of ``block``: dzo by dh; dzi, dzf, dzg by dc; and dc by dh."""
-        steps = slice(block.start, block.stop)
-        gates, tanh_c, slopes = self.gates[steps], self.tanh_c[steps], self.slopes[:len(block)]
-        oif, g_c_ = gates[:, :3], gates[:, 3:]
-        o, i, _, g, _ = gates.swapaxes(0, 1)
-        dzo_dh, _, _, dzg_dc, dc_dh = slopes.swapaxes(0, 1)
-        np.multiply(oif, oif, out=slopes[:, :3])
-        np.subtract(oif, slopes[:, :3], out=slopes[:, :3])      # σ' = σ - σ²
-        np.multiply(dzo_dh, tanh_c, out=dzo_dh)                 # tanh(c) ∘ o ∘ (1 - o)
-        np.multiply(slopes[:, 1:3], g_c_, out=slopes[:, 1:3])   # g ∘ i ∘ (1 - i) and c₋₁ ∘ f ∘ (1 - f)
-        np.multiply(g, g, out=dzg_dc)
-        np.multiply(dzg_dc, i, out=dzg_dc)
-        np.subtract(i, dzg_dc, out=dzg_dc)                      # i ∘ (1 - g²)
-        np.multiply(tanh_c, tanh_c, out=dc_dh)
-        np.multiply(dc_dh, o, out=dc_dh)
-        np.subtract(o, dc_dh, out=dc_dh)                        # o ∘ (1 - tanh²c)
+    oif, g_c_ = gates[:, :3], gates[:, 3:]
+    o, i, _, g, _ = gates.swapaxes(0, 1)
+    dzo_dh, _, _, dzg_dc, dc_dh = slopes.swapaxes(0, 1)
+    np.multiply(oif, oif, out=slopes[:, :3])
+    np.subtract(oif, slopes[:, :3], out=slopes[:, :3])      # σ' = σ - σ²
+    np.multiply(dzo_dh, tanh_c, out=dzo_dh)                 # tanh(c) ∘ o ∘ (1 - o)
+    np.multiply(slopes[:, 1:3], g_c_, out=slopes[:, 1:3])   # g ∘ i ∘ (1 - i) and c₋₁ ∘ f ∘ (1 - f)
+    np.multiply(g, g, out=dzg_dc)
+    np.multiply(dzg_dc, i, out=dzg_dc)
+    np.subtract(i, dzg_dc, out=dzg_dc)                      # i ∘ (1 - g²)
+    np.multiply(tanh_c, tanh_c, out=dc_dh)
+    np.multiply(dc_dh, o, out=dc_dh)
+    np.subtract(o, dc_dh, out=dc_dh)                        # o ∘ (1 - tanh²c)
