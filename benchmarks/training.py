@@ -2,7 +2,8 @@
 
     python benchmarks/training.py [--quick] [--points 0,3,5]
 
-Both run in this process, in turn, in bursts of a few steps; the figure of each is its best step over
+Both run from this process, pydarknet with the processes and threads that the command would use, PyTorch with two
+threads, in turn, in bursts of a few steps; the figure of each is its best step over
 all bursts, so that neither a slow moment of the machine nor the other's idle threads weigh on it.
 The floating-point operations counted are those of the dense matrix products alone: the one-hot input
 of the first layer counts for nothing, although PyTorch multiplies with it.

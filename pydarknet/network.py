@@ -21,13 +21,14 @@ from pydarknet.optimizers import OptimizerOptions
 from pydarknet.parameters import ParameterBlock
 from pydarknet.randomness import generator
 from pydarknet.schedules import Schedule
-from pydarknet.threads import taking_over
+from pydarknet.threads import blas_threads, taking_over
 from pydarknet.weights import fits, read_header, read_weights, write_weights
 
 # What Darknet reads from [net] for images; it means nothing for text.
 IMAGE_KEYS = ("max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
               "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip").split()
-LARGE_PRODUCT = 1 << 25  # multiplications in a step: from there threads of our own pay (benchmarks/README.md)
+LARGE_PRODUCT = 1 << 25  # multiplications of W h in a step: from there threads of our own pay (benchmarks/README.md)
+MOST_OWN_THREADS = 4  # on more cores it has not been measured
 COLUMNS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
 
 
@@ -128,7 +129,7 @@ class Network:
         cross-entropy in nats, summed over the N samples, or with ``each`` of each of them, (T, B)
         float64. Raises InputError as ``predict`` does.
         """
-        symbols, truth = self._checked_pair(symbols, truth)
+        symbols, truth = self.checked_pair(symbols, truth)
         shape, truth = truth.shape, truth.reshape(-1)
         x = self._forward(symbols, train=True)
         self._softmax.forward(x)
@@ -143,7 +144,7 @@ class Network:
         The state is carried as in ``predict``, which it spares the (T, B, V) probabilities. Raises
         InputError as ``predict`` does.
         """
-        symbols, truth = self._checked_pair(symbols, truth)
+        symbols, truth = self.checked_pair(symbols, truth)
         return self._softmax.nats(self._forward(symbols, train=False), truth.reshape(-1)).reshape(truth.shape)
 
     def layer_output(self, number, symbols):
@@ -174,8 +175,10 @@ class Network:
     def _threads(self, streams):
         """The context of the layers' work: whose threads share it out."""
         recurrent = [layer for layer in self.body if layer.recurrent]
-        large = any(p.value.size * streams >= LARGE_PRODUCT for layer in recurrent for p in layer.parameters)
-        return taking_over() if large and all(layer.shares_units for layer in recurrent) else nullcontext()
+        count = blas_threads() or 1
+        suits = 1 < count <= MOST_OWN_THREADS and all(layer.shares_units and layer.outputs % count == 0 for layer in recurrent)
+        large = any(4 * layer.outputs**2 * streams >= LARGE_PRODUCT for layer in recurrent)
+        return taking_over() if suits and large else nullcontext()
 
     def _checked(self, symbols):
         try:
@@ -190,7 +193,8 @@ class Network:
             raise InputError(f"symbol {bad} is outside 0..{self.inputs - 1}: the cfg has inputs={self.inputs}")
         return symbols
 
-    def _checked_pair(self, symbols, truth):
+    def checked_pair(self, symbols, truth):
+        """The two as arrays of integers. Raises InputError if they aren't, are out of range, or differ in shape."""
         symbols, truth = self._checked(symbols), self._checked(truth)
         if symbols.shape != truth.shape:
             raise InputError(f"symbols {symbols.shape} and what follows them {truth.shape} must be of one shape (T, B)")

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager, suppress
+from multiprocessing import util  # noqa: F401 (it registers what ends processes when the program ends: before we do)
 
 import numpy as np
 
@@ -46,16 +47,16 @@ def stream_processes(network, count):
     if count == 1:
         yield network.train_call
         return
+    if not 1 <= count <= network.streams:
+        raise InputError(f"{count} processes: the batch has {network.streams} streams to share out; give 1 to {network.streams}")
     obstacle = _obstacle(network)
     if obstacle:
         raise InputError(f"{count} processes: {obstacle}; use one")
-    if not 1 <= count <= network.streams:
-        raise InputError(f"{count} processes: the batch has {network.streams} streams to share out; use at most as many")
     team = _Team(network, count)
     try:
         yield team.train_call
     finally:
-        team.end()
+        team.close()
 
 
 def _obstacle(network):
@@ -75,38 +76,54 @@ class _Team:
         self._own, *self._parts = (slice(*pair) for pair in zip(edges, edges[1:]))
         self._threads = max(1, (blas_threads() or 1) // count)
         self._workers = []
+        self._closed = False
+        # Where the context is never left. It runs before multiprocessing's own, which would wait for the workers.
+        atexit.register(self.end)
 
     def train_call(self, symbols, truth):
-        """:meth:`Network.train_call` of all streams."""
+        """:meth:`Network.train_call` of all streams. After an error the streams' states may be anything."""
+        network = self.network
+        if self._closed:
+            raise InputError("the context of this train_call has been left: its processes have ended")
+        symbols, truth = network.checked_pair(symbols, truth)
+        if symbols.shape != (network.time_steps, network.streams):
+            raise InputError(f"symbols {symbols.shape} must be of the network's (T, B), "
+                             f"{(network.time_steps, network.streams)}, to be shared out")
+        seen = network.seen
         try:
             if not self._workers:
                 self._start()
-            return self._call(symbols, truth)
+            loss = self._call(symbols, truth)
         except BaseException:
-            self.end()  # somewhere in a call; the next call starts anew
+            network.seen = seen
+            self.end()  # somewhere in a call; the next one starts new workers
             raise
+        network.seen = seen + truth.size
+        return loss
 
     def _start(self):
         network, block = self.network, self.network.parameters
         block.move_values(_shared(block.values))
         self._states = [{name: _shared(array) for name, array in layer.state(network.streams).items()}
                         for layer in network.layers]
-        self._take_states()
+        self._share_states()
         self._text = _shared(np.zeros((2, network.time_steps, network.streams), np.int64))
-        for part in self._parts:
-            self._workers.append(_Worker(network, part, self._text, self._threads))
-        # Where the context is never left. After the workers, for multiprocessing has registered what would wait for them.
-        atexit.register(self.end)
+        with _uninterrupted():
+            for part in self._parts:
+                self._workers.append(_Worker(network, part, self._text, self._threads))
 
-    def _take_states(self):
-        for layer, state in zip(self.network.layers, self._states):
-            layer.swap_state(dict(state))
+    def _share_states(self):
+        """Put the states where all processes see them, with what the layers have now: another use may have made new ones."""
+        for layer, shared in zip(self.network.layers, self._states):
+            for name, array in layer.state(self.network.streams).items():
+                if array is not shared[name]:
+                    shared[name][...] = array
+            layer.swap_state(dict(shared))
 
     def _call(self, symbols, truth):
         network = self.network
-        self._take_states()
+        self._share_states()
         self._text[0], self._text[1] = symbols, truth
-        seen = network.seen + truth.size
         random = network.dropout_random.bit_generator.state
         for worker in self._workers:
             worker.begin(random)
@@ -115,14 +132,20 @@ class _Team:
         for worker in self._workers:
             loss += worker.finish()
             network.parameters.gradients += worker.gradients
-        network.seen = seen
         return loss
 
     def end(self):
-        """End the workers, if there are any; another call starts new ones."""
+        """End the workers, if there are any."""
+        with _uninterrupted():
+            for worker in self._workers:
+                worker.end()
+            self._workers.clear()
+
+    def close(self):
+        """End them for good."""
+        self._closed = True
+        self.end()
         atexit.unregister(self.end)
-        while self._workers:
-            self._workers.pop().end()
 
 
 class _Worker:
@@ -131,9 +154,9 @@ class _Worker:
     def __init__(self, network, part, text, threads):
         self.gradients = _shared(np.zeros_like(network.parameters.gradients))
         context = multiprocessing.get_context("fork")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(network, part, text, self.gradients, threads, theirs), daemon=True)
         try:
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_work, args=(network, part, text, self.gradients, threads, theirs), daemon=True)
             self._process.start()
         except OSError as error:
             raise TrainingError(f"cannot start a process to share the work: {error.strerror}; --processes 1 does without") from None
@@ -149,7 +172,7 @@ class _Worker:
         try:
             loss, error = self._pipe.recv()
         except (EOFError, OSError):
-            self._process.join(1)
+            self._process.join()
             raise TrainingError(f"a process that shared the work has ended (exit code {self._process.exitcode}); "
                                 "--processes 1 does without") from None
         if error:
@@ -184,17 +207,31 @@ def _work(network, part, text, gradients, threads, pipe):
 
 def _let_go_of_files(kept):
     """Close what a fork inherits: others wait for the end of a pipe, or for a lock, until the last copy is closed."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number not in (0, 1, 2, kept):
+            with suppress(OSError):  # it was the list's own
+                os.close(number)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
+    for number in {0, 1, 2} - {kept, nowhere}:
         os.dup2(nowhere, number)
-    last = os.sysconf("SC_OPEN_MAX")
-    os.closerange(3, kept)
-    os.closerange(kept + 1, last)
+
+
+@contextmanager
+def _uninterrupted():
+    """While it lasts, Ctrl-C waits: a process that has started must not be lost before it is noted."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shared(array):
     """A copy of ``array`` in memory that forks share."""
-    memory = mmap.mmap(-1, max(1, array.nbytes))
+    try:
+        memory = mmap.mmap(-1, max(1, array.nbytes))
+    except OSError as error:
+        raise TrainingError(f"cannot get {array.nbytes:,} bytes of shared memory: {error.strerror}; --processes 1 does without") from None
     copy = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
     copy[...] = array
     return copy

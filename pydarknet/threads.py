@@ -66,7 +66,11 @@ def own_threads():
 
 @contextmanager
 def taking_over():
-    """While it lasts, as many threads of our own share out the work as the library had, and the library has one."""
+    """While it lasts, as many threads of our own share out the work as the library had, and the library has one.
+
+    That is so for the whole program: networks that train in several of its threads get the right results, but
+    perhaps on too many threads or too few.
+    """
     global _own
     before = _own
     _own = max(before, blas_threads() or 1)
@@ -78,7 +82,7 @@ def taking_over():
 
 
 def product(a, b, out):
-    """``out`` = ``a`` @ ``b``, rows shared out to our own threads."""
+    """``out`` = ``a`` @ ``b``, rows shared out to our own threads, or left to the library's. Not for use in :func:`run_together`."""
     count = own_threads()
     edges = [len(a) * n // count for n in range(count + 1)]
 
@@ -98,22 +102,30 @@ def run_together(work, count):
         work(0, lambda: None)
         return
     barrier = threading.Barrier(count)
-    errors = []
+    errors, settings = [], np.geterr()
 
     def guarded(n):
         try:
-            work(n, barrier.wait)
+            with np.errstate(**settings):
+                work(n, barrier.wait)
         except threading.BrokenBarrierError:
             pass  # it stopped because another has
         except BaseException as error:
             errors.append(error)
             barrier.abort()
 
-    others = [threading.Thread(target=guarded, args=(n,), daemon=True) for n in range(1, count)]
-    for thread in others:
-        thread.start()
-    guarded(0)
-    for thread in others:
-        thread.join()
+    started = []
+    try:
+        for n in range(1, count):
+            thread = threading.Thread(target=guarded, args=(n,), daemon=True)
+            thread.start()
+            started.append(thread)
+        guarded(0)
+    except BaseException:  # no more threads can be had, or Ctrl-C between the lines
+        barrier.abort()
+        raise
+    finally:
+        for thread in started:
+            thread.join()
     if errors:
         raise errors[0]

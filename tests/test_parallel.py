@@ -106,15 +106,52 @@ def test_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
         assert [trainer.step().loss for _ in range(3)] == straight
 
 
-def test_another_use_in_between_does_no_harm(tmp_path):
+@pytest.mark.parametrize("then", [lambda t: None, lambda t: t.network.reset_state(), lambda t: t.restore(t.kept)])
+def test_another_use_in_between_is_as_with_one_process(tmp_path, then):
     runs = []
-    for predict in (False, True):
-        with trainer_of(tmp_path, 2) as trainer:
+    for processes in (1, 2):
+        with trainer_of(tmp_path, processes, dtype=np.float64) as trainer:
             trainer.step()
-            if predict:
-                trainer.network.predict(np.zeros((3, 2), int))  # other streams: other states
+            trainer.kept = trainer.checkpoint()
+            trainer.kept.arrays.update({name: array.copy() for name, array in trainer.kept.arrays.items()})
+            trainer.step()
+            trainer.network.predict(np.zeros((3, 2), int))  # other streams: other states
+            then(trainer)
             runs.append([trainer.step().loss for _ in range(3)])
-    assert runs[0] == runs[1]
+    np.testing.assert_allclose(runs[1], runs[0], rtol=1e-13)
+
+
+def test_input_is_checked(tmp_path):
+    with trainer_of(tmp_path, 2) as trainer:
+        ids = np.zeros((5, 5), int)
+        for symbols, truth, complaint in ((ids[:1], ids[:1], "must be of the network's"), (ids, ids + 64, "outside 0..63"),
+                                          (ids, ids[:3], "must be of one shape")):
+            with pytest.raises(InputError, match=complaint):
+                trainer.train_call(symbols, truth)
+        assert trainer.network.seen == 0
+        trainer.train_call(ids.tolist(), ids.tolist())
+    with pytest.raises(InputError, match="context of this train_call has been left"):
+        trainer.train_call(ids, ids)
+
+
+def test_an_interrupt_while_they_start_loses_none(tmp_path):
+    program = f"""
+import os, signal, time
+from pydarknet import load_network
+from pydarknet.parallel import stream_processes
+import numpy as np
+network = load_network({write_cfg(tmp_path)!r})
+ids = np.zeros((5, 2), int)
+signal.setitimer(signal.ITIMER_REAL, WHEN)
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+while True:
+    with stream_processes(network, 2) as train_call:
+        train_call(ids, ids)
+"""
+    for when in np.linspace(0.01, 0.06, 10):
+        finished = subprocess.run([sys.executable, "-c", program.replace("WHEN", str(when))], env=environment(), timeout=60,
+                                  stderr=subprocess.PIPE, text=True)
+        assert "KeyboardInterrupt" in finished.stderr
 
 
 def test_who_is_refused(tmp_path):
@@ -126,6 +163,8 @@ def test_who_is_refused(tmp_path):
         with stream_processes(network, 2):
             pass
     assert suitable_processes(network) == 1
+    with pytest.raises(InputError, match="0 processes: .* give 1 to 3"), stream_processes(network, 0):
+        pass
 
 
 @pytest.mark.parametrize(("batch", "threads", "suitable"), [(64, 2, 2), (64, 1, 1), (64, None, 1), (8, 2, 1), (16, 2, 2), (40, 16, 5)])
@@ -140,11 +179,13 @@ def test_how_many_suit(tmp_path, monkeypatch, batch, threads, suitable):
 def test_a_worker_that_is_killed(tmp_path):
     with trainer_of(tmp_path, 3) as trainer:
         trainer.step()
+        seen = trainer.network.seen
         first, _ = workers_of(trainer.train_call)
         os.kill(first, signal.SIGKILL)
         with pytest.raises(TrainingError, match=r"has ended \(exit code -9\); --processes 1 does without"):
             trainer.step()
         assert not workers_of(trainer.train_call)
+        assert trainer.network.seen == seen
         trainer.step()  # with new ones
 
 

@@ -1,6 +1,7 @@
 """Threads of our own: what they share out is whole again, and an error in one ends all."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -39,6 +40,40 @@ def test_an_error_in_one_ends_all(fails):
     with pytest.raises(ValueError, match="here"):
         run_together(work, 3)
     assert threading.active_count() == before
+
+
+def test_settings_for_errors_hold_in_every_thread():
+    def work(n, meet):
+        np.float32([1e30]) * np.float32([1e30])
+
+    with np.errstate(over="ignore"):
+        run_together(work, 2)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        run_together(work, 2)
+
+
+def test_threads_that_cannot_be_had(monkeypatch):
+    start = threading.Thread.start
+
+    def second_fails(thread):
+        if threading.active_count() > before:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with pytest.raises(RuntimeError, match="can't start"):
+        run_together(lambda n, meet: meet(), 3)
+    assert threading.active_count() == before
+
+
+def test_an_old_tape_is_freed():
+    layer = LSTM(5, 4, random=np.random.default_rng(1))
+    layer.forward(np.zeros((5, 3, 2), np.float32), train=True)
+    layer.backward(np.zeros((4, 3, 2), np.float32))
+    old = weakref.ref(layer._tape)
+    layer.forward(np.zeros((5, 4, 2), np.float32), train=True)
+    assert old() is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -105,17 +140,21 @@ def test_lstm_in_parts(monkeypatch, make_x, count):
         np.testing.assert_allclose(several, one, rtol=0, atol=1e-13 * np.abs(one).max())
 
 
-@pytest.mark.parametrize(("layers", "takes_over"), [
-    ("[lstm]\noutput=8\n[lstm]\noutput=8", True),
-    ("[lstm]\noutput=8\nbatch_normalize=1", False),
-    ("[lstm]\noutput=8\n[gru]\noutput=8", False),
+@pytest.mark.parametrize(("layers", "cores", "takes_over"), [
+    ("[lstm]\noutput=8\n[lstm]\noutput=8", 2, True),
+    ("[lstm]\noutput=8", 3, False),  # which don't divide it
+    ("[lstm]\noutput=8", 1, False),
+    ("[lstm]\noutput=16", 8, False),  # more than were measured
+    ("[lstm]\noutput=8\nbatch_normalize=1", 2, False),
+    ("[lstm]\noutput=8\n[gru]\noutput=8", 2, False),
 ])
-def test_who_is_shared_out(tmp_path, monkeypatch, layers, takes_over):
+def test_who_is_shared_out(tmp_path, monkeypatch, layers, cores, takes_over):
     cfg = tmp_path / "a.cfg"
     cfg.write_text(f"[net]\ninputs=50\nbatch=4\ntime_steps=6\n{layers}\n[connected]\noutput=50\nactivation=linear\n[softmax]\n")
     symbols = np.random.default_rng(1).integers(50, size=(7, 4))
     used, losses = [], []
-    monkeypatch.setattr(threads, "blas_threads", lambda: 2)
+    monkeypatch.setattr(threads, "blas_threads", lambda: cores)
+    monkeypatch.setattr(network, "blas_threads", lambda: cores)
     monkeypatch.setattr(LSTM, "_tape_for", lambda self, *a, plain=LSTM._tape_for: (used.append(threads.own_threads()), plain(self, *a))[1])
     for large in (10**12, 1):
         monkeypatch.setattr(network, "LARGE_PRODUCT", large)

@@ -42,7 +42,8 @@ from pydarknet.validation import Validation
 @click.option("--plateau", type=click.IntRange(1), metavar="N", help="Halve the rate after every N measurements without a new best.")
 @click.option("--patience", type=click.IntRange(1), metavar="N", help="Stop after N measurements without a new best.")
 @click.option("--processes", type=click.IntRange(1), metavar="N",
-              help="Share the streams of the batch out to N processes (default: one a core where that is faster).")
+              help="Share the streams of the batch out to N processes (default: one a core where that is faster). "
+                   "Another N adds numbers in another order, so that runs differ in the last digits.")
 @srand_option("a run")
 @dialect_option
 def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches, folder, save_every, log_file,

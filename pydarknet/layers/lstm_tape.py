@@ -47,7 +47,7 @@ class LSTMTape(Tape):
     def start_back(self):
         """Make the parts ready for the way back; return dh and dc of after the end: zeros."""
         for part in self.parts:
-            part.start_back()
+            part.start_back(self)
         return np.zeros((self.H, self.B), self.dtype), np.zeros((self.H, self.B), self.dtype)
 
 
@@ -59,7 +59,7 @@ class Part:
 
     def __init__(self, tape, rows):
         T, B, H = tape.T, tape.B, rows.stop - rows.start
-        self.tape, self.rows = tape, rows
+        self.rows = rows
         self.gates = tape.empty(T + 1, 5, H, B)
         self.tanh_c = tape.empty(T, H, B)
         self.products = tape.empty(2, H, B)
@@ -70,11 +70,11 @@ class Part:
         self.outputs = Buffer(tape.dtype)
         self.steps_back = None
 
-    def start_back(self):
+    def start_back(self, tape):
         """Make the views of the backward pass, if it is the first."""
         if self.steps_back is not None:
             return
-        tape, (_, _, H, B) = self.tape, self.gates.shape
+        _, _, H, B = self.gates.shape
         self.slopes = tape.empty(max(len(block) for block in tape.blocks), 5, H, B)
         self.dh, self.spare = tape.empty(H, B), tape.empty(H, B)
         dz = tape.dz.reshape(4, tape.H, tape.T, B)[:, self.rows]
