@@ -176,12 +176,13 @@ def test_stock_crnn_cfg_builds_and_learns():
         network = Network(parse_cfg_text(STOCK_CRNN, "crnn.train.cfg"), srand=1)
     symbols = np.random.default_rng(5).integers(0, 5, (7, network.streams))
     losses = []
-    for _ in range(20):
+    for _ in range(100):
         network.parameters.clear_gradients()
         network.reset_state()
         losses.append(network.train_call(symbols[:-1], symbols[1:]))
-        network.parameters.values -= 0.02 * network.parameters.gradients
-    assert losses[-1] < 0.8 * losses[0], losses
+        # Larger steps jump, with batch norm over four streams, and where to depends on the machine's rounding.
+        network.parameters.values -= 0.005 * network.parameters.gradients
+    assert losses[-1] < 0.6 * losses[0], losses  # 0.1 to 0.4 with five seeds
 
 
 @pytest.mark.parametrize("section", ["lstm", "gru", "rnn"])
