@@ -3,7 +3,7 @@
     python3 weights/make.py [TINYSHAKESPEARE]
 
 rnn.weights is trained on the standard library's source (data/build_stdlib_corpus.py), so that another
-Python version gives other weights of the same quality; lstm-20min.weights on the file TINYSHAKESPEARE
+Python version gives other weights of the same quality; lstm-10min.weights on the file TINYSHAKESPEARE
 without its last 111,540 bytes, if it is given.
 """
 
@@ -35,7 +35,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             text = Path(folder) / "train.txt"
             text.write_bytes(Path(sys.argv[1]).read_bytes()[:-HELD_OUT])
-            make("lstm-20min", text)
+            make("lstm-10min", text)
 
 
 if __name__ == "__main__":
