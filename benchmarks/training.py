@@ -2,9 +2,9 @@
 
     python benchmarks/training.py [--quick] [--points 0,3,5]
 
-Both run from this process, pydarknet with the processes and threads that the command would use, PyTorch with two
-threads, in turn, in bursts of a few steps; the figure of each is its best step over
-all bursts, so that neither a slow moment of the machine nor the other's idle threads weigh on it.
+Both run from this process, pydarknet with the processes and threads that the command would use, PyTorch
+with two threads, in turn, in bursts of a few steps; the figure of each is its best step over all bursts,
+so that neither a slow moment of the machine nor the other's idle threads weigh on it.
 The floating-point operations counted are those of the dense matrix products alone: the one-hot input
 of the first layer counts for nothing, although PyTorch multiplies with it.
 """
@@ -33,8 +33,7 @@ def pydarknet_step(H, B, T, layers, ids):
             + f"[connected]\noutput={V}\nactivation=linear\n[softmax]\n")
     network = Network(parse_cfg_text(text, "benchmark.cfg"), srand=1)
     optimizer = SGD(network.parameters, momentum=0.9, decay=0)
-    processes = stream_processes(network, suitable_processes(network))
-    train_call = KEPT.enter_context(processes)
+    train_call = KEPT.enter_context(stream_processes(network, suitable_processes(network)))
 
     def step():
         network.parameters.clear_gradients()

@@ -98,15 +98,16 @@ class GRU(Layer):
         tape.logistic = logistic = self.logistic_candidate
         normalize = train and self.u_norm is not None
         half, rz_rows, q_rows = self._half(), self._rz, self._q
-        U, W, b = self._weights(half, fold=not train)
+        U, W, b = self._weights(fold=not train)
+        b = b * half
         if normalize:
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
             half = 1  # of U and W: the norm applies it
         self._input.begin(x)
         U = self._input.columns(U) * half
-        Wb = tape.weights_and_bias(W, 0 if normalize else b, half)
-        Wb_rz, Wb_q, b = Wb[rz_rows], Wb[q_rows], b[:, None]
+        Wb = tape.weights_and_bias(W, 0 if normalize else b[:, 0], half)
+        Wb_rz, Wb_q = Wb[rz_rows], Wb[q_rows]
         for block in tape.blocks:
             Ux = self._input.block(block, U)
             for t in block:
@@ -167,13 +168,12 @@ class GRU(Layer):
         B, H, logistic = streams, self.outputs, self.logistic_candidate
         rz_rows, q_rows = self._rz, self._q
         half = self._half()
-        U, W, b = self._weights(half, fold=True)
-        U, W = U * half, W * half
+        U, W, b = (a * half for a in self._weights(fold=True))
         W_rz, W_q = W[rz_rows], W[q_rows]
         h = self.state(B)["h"]
         v, spare = np.empty_like(h), np.empty_like(h)
         rz, r, z, q = gate_views(np.empty((3, H, B), self.dtype))
-        project = self._input.stepper(U, b, B, one_hot)
+        project = self._input.stepper(U, b[:, 0], B, one_hot)
 
         def step(x):
             Ux = project(x)
@@ -196,13 +196,13 @@ class GRU(Layer):
             half[self._q] = 1
         return half
 
-    def _weights(self, half, fold):
-        """U, W and b, with ``fold`` batch norm folded in; b is times ``half`` already."""
+    def _weights(self, fold):
+        """U, W and b (3H, 1), with ``fold`` batch norm folded in."""
         U, W, b = self.U.value, self.W.value, self.u_biases.value + self.w_biases.value
         if fold and self.u_norm is not None:
             U, b = self.u_norm.fold(U, b, self.dialect)
             W, b = self.w_norm.fold(W, b, self.dialect)
-        return U, W, b * half[:, 0]
+        return U, W, b[:, None]
 
     def _tape_for(self, T, B):
         if self._tape is None or not self._tape.fits(T, B):
