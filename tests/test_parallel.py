@@ -142,7 +142,7 @@ from pydarknet.parallel import stream_processes
 import numpy as np
 network = load_network({write_cfg(tmp_path)!r})
 ids = np.zeros((5, 2), int)
-signal.setitimer(signal.ITIMER_REAL, WHEN)
+signal.setitimer(signal.ITIMER_REAL, WHEN, 1.0)  # again, as a user would: Python drops what is raised in a __del__
 signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 while True:
     with stream_processes(network, 2) as train_call:
