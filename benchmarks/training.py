@@ -89,26 +89,39 @@ def dense_operations(H, B, T, layers):
     return 3 * 2 * T * B * (recurrent + V * H)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", default=",".join(map(str, range(len(GRID)))), help="indices into the grid")
+def symbols(text, point):
+    """Symbols (T+1, B) from random places of ``text``, for the point number ``point`` of the grid."""
+    _, B, T, _ = GRID[point]
+    offsets = np.random.default_rng(1).integers(len(text) - T - 1, size=B)
+    return text[offsets + np.arange(T + 1)[:, None]].astype(np.int64)
+
+
+def arguments(description):
+    """The command line: ``points``, and how many ``rounds`` of how long a ``burst``, in seconds."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--points", type=lambda text: [int(n) for n in text.split(",")], default=range(len(GRID)),
+                        help="indices into the grid")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a measurement")
-    arguments = parser.parse_args()
+    parsed = parser.parse_args()
+    parsed.rounds, parsed.burst = (3, 0.1) if parsed.quick else (8, 0.3)
+    return parsed
+
+
+def main():
+    options = arguments(__doc__)
     import torch
 
     torch.set_num_threads(2)
     print(describe())
-    rounds, burst = (3, 0.1) if arguments.quick else (8, 0.3)
     text = python_text()
     ratios = []
     print("| H | B | T | layers | pydarknet ms | PyTorch ms | PyTorch / pydarknet | GFLOP/s | of peak |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for n in map(int, arguments.points.split(",")):
+    for n in options.points:
         H, B, T, layers = GRID[n]
-        offsets = np.random.default_rng(1).integers(len(text) - T - 1, size=B)
-        ids = text[offsets + np.arange(T + 1)[:, None]].astype(np.int64)
+        ids = symbols(text, n)
         ours, theirs = side_by_side([pydarknet_step(H, B, T, layers, ids), torch_step(H, B, T, layers, ids)],
-                                    burst, rounds)
+                                    options.burst, options.rounds)
         peak = matrix_product_peak()
         rate = dense_operations(H, B, T, layers) / ours
         ratios.append(theirs / ours)
