@@ -110,7 +110,7 @@ def few(random):
 
 
 def many(random):
-    return OneHot(random.permutation(T * B).reshape(T, B), 400)  # more than are stacked
+    return OneHot(random.permutation(T * B).reshape(T, B), 400)
 
 
 def dense(random):

@@ -6,9 +6,10 @@ The legend, used with the same letters in code, docstrings and tests:
 
 Inside the network *streams are columns*: an activation is an array (features, T, B), of which one
 step is a matrix (features, B) and the whole a matrix (features, N) with the element of step t and
-stream b in column t*B + b. That is Darknet's row order with rows and columns exchanged, and a layer
-reads as its equation, ``z = U @ x + W @ h + b``. The first layer's input is a :class:`OneHot`:
-integer symbols (T, B) that stand for columns of zeros with a single one.
+stream b in column t*B + b, so that a layer reads as its equation, ``z = U @ x + W @ h + b``. In
+memory the features of a column stand side by side, (T, B, features), which is Darknet's order
+(:func:`activation_array`). The first layer's input is a :class:`OneHot`: integer symbols (T, B) that
+stand for columns of zeros with a single one.
 
 The contract. A layer owns four separate things:
 
@@ -46,21 +47,16 @@ class OneHot:
 
     def dense(self, dtype):
         """The array (size, T, B) of zeros and ones."""
-        return self._rows(self.symbols, self.size, dtype)
+        x = activation_array(*self.shape, dtype, make=np.zeros)
+        flat(x)[self.symbols.reshape(-1), np.arange(self.symbols.size)] = 1 if self.ones is None else self.ones.reshape(-1)
+        return x
 
-    def compact(self, dtype):
-        """The symbols that occur, ascending (V',), and the dense rows of these alone, (V', T, B)."""
+    def compact(self):
+        """The symbols that occur, ascending (V',), and the same columns as a OneHot of V' rows."""
         occurs = np.zeros(self.size, bool)
         occurs[self.symbols.reshape(-1)] = True
-        row = np.cumsum(occurs) - 1
-        used = np.flatnonzero(occurs)
-        return used, self._rows(row[self.symbols], used.size, dtype)
-
-    def _rows(self, row, count, dtype):
-        T, B = row.shape
-        x = np.zeros((count, T * B), dtype)
-        x[row.reshape(-1), np.arange(T * B)] = 1 if self.ones is None else self.ones.reshape(-1)
-        return x.reshape(count, T, B)
+        used, row = np.flatnonzero(occurs), np.cumsum(occurs) - 1
+        return used, OneHot(row[self.symbols], used.size, self.ones)
 
 
 class Buffer:
@@ -75,6 +71,10 @@ class Buffer:
         if self._memory.size < size:
             self._memory = np.empty(size, self._memory.dtype)
         return self._memory[:size].reshape(shape)
+
+    def activation(self, features, T, B):
+        """The same as an activation (features, T, B), in the order of :func:`activation_array`."""
+        return self.array(T, B, features).transpose(2, 0, 1)
 
 
 class Layer:
@@ -218,6 +218,14 @@ class Matrix:
             arrays += [("scales", self.scales), ("rolling_mean", self.rolling_mean),
                        ("rolling_variance", self.rolling_variance)]
         return [Stored(f"{self.name}.{kind}", array) for kind, array in arrays]
+
+
+def activation_array(features, T, B, dtype, make=np.empty):
+    """An activation (features, T, B) with the features of each column side by side in memory.
+
+    So a step is a matrix without gaps, all steps together are one too, and so is, but for its place in the row, a gate.
+    """
+    return make((T, B, features), dtype).transpose(2, 0, 1)
 
 
 def flat(x):

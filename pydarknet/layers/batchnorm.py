@@ -23,7 +23,7 @@ import warnings
 import numpy as np
 
 from pydarknet.dialect import PJREDDIE
-from pydarknet.layers.base import Layer, Stored, flat
+from pydarknet.layers.base import Layer, Stored, activation_array, flat
 from pydarknet.parameters import Statistic
 
 EPSILON = 1e-6
@@ -56,9 +56,9 @@ class BatchNorm:
         F = self.scales.value.size
         if self.gradient is None or self.gradient.shape != (F, T, B):
             dtype = self.scales.value.dtype
-            self._z_hat = np.empty((T, F, B), dtype)
+            self._z_hat = np.empty((T, B, F), dtype).transpose(0, 2, 1)
             self._s = np.empty((T, F, 1), dtype)
-            self.gradient = np.empty((F, T, B), dtype)
+            self.gradient = activation_array(F, T, B, dtype)
         self._factor = self.scales.value[:, None] * factor
 
     def forward(self, z, t, rows=slice(None)):
@@ -80,6 +80,12 @@ class BatchNorm:
         np.sqrt(variance, out=s)
         z_hat /= s + z.dtype.type(EPSILON)
         np.multiply(z_hat, self._factor[rows], out=z)
+
+    def forward_gates(self, z, t, rows=slice(None)):
+        """The same in place of gates ``z`` (gates, H, B), whose features are the rows of one after the other's."""
+        matrix = z.reshape(-1, z.shape[-1])
+        self.forward(matrix, t, rows)
+        z[...] = matrix.reshape(z.shape)
 
     def _roll(self, rows, mean, variance):
         """Move the rolling statistics towards ``mean`` and ``variance`` (F, 1); return what they are then, alike."""
@@ -149,7 +155,7 @@ class BatchNormLayer(Layer):
         if not train:
             scale, b = self._scale_and_bias()
             return (scale * flat(x) + b).reshape(x.shape)
-        y = flat(x).copy()
+        y = flat(x).copy(order="K")
         self.norm.begin(1, y.shape[1])
         self.norm.forward(y, 0)
         y += self.biases.value[:, None]

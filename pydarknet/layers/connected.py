@@ -48,7 +48,7 @@ class Connected(Layer):
             for n, piece in enumerate(pieces):
                 self.norm.forward(piece, n)
         z += b[:, None]                                   # z = W x + b
-        self._z = z.copy() if train and self.activation.needs_input else None
+        self._z = z.copy(order="K") if train and self.activation.needs_input else None
         self._y = self.activation.forward(z, out=z)       # y = activation(z)
         return self._y.reshape(-1, T, B)
 

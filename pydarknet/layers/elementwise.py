@@ -42,8 +42,10 @@ class Dropout(Layer):
             return np.zeros(shape, self.dtype)
         part, streams = self.part or (slice(None), shape[-1])
         # Drawn for all streams, so that the masks are the same however the streams are shared out.
-        kept = self.random.random((*shape[:-1], streams), dtype=np.float32)[..., part] >= self.probability
-        return kept * self.dtype.type(1 / (1 - self.probability))
+        *features, T, _ = shape
+        kept = self.random.random((T, streams, *features), dtype=np.float32)[:, part] >= self.probability
+        mask = kept * self.dtype.type(1 / (1 - self.probability))
+        return np.moveaxis(mask, -1, 0) if features else mask
 
     def backward(self, dy, want_dx=True):
         return dy if self._mask is None else dy * self._mask
@@ -63,7 +65,7 @@ class ActivationLayer(Layer):
 
     def forward(self, x, train=False):
         self._x = flat(x)
-        self._y = self.activation.forward(self._x, out=np.empty(self._x.shape, self.dtype))
+        self._y = self.activation.forward(self._x, out=np.empty_like(self._x))
         return self._y.reshape(x.shape)
 
     def backward(self, dy, want_dx=True):

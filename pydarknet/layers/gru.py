@@ -29,10 +29,10 @@ Source: K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decode
 import numpy as np
 
 from pydarknet.dialect import ALEXEYAB, PJREDDIE
-from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
+from pydarknet.layers.base import Layer, Matrix, activation_array, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
 from pydarknet.layers.projection import InputProjection
-from pydarknet.layers.tape import Tape
+from pydarknet.layers.tape import Tape, by_gate
 
 GATES = "rzh"  # the order of the gates and the candidate in U, W and b
 
@@ -99,32 +99,31 @@ class GRU(Layer):
         normalize = train and self.u_norm is not None
         half, rz_rows, q_rows = self._half(), self._rz, self._q
         U, W, b = self._weights(fold=not train)
-        b = b * half
         if normalize:
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
-            half = 1  # of U and W: the norm applies it
+            after_norm, b, half = b * half, np.zeros_like(b), np.ones_like(half)
         self._input.begin(x)
         U = self._input.columns(U) * half
-        Wb = tape.weights_and_bias(W, 0 if normalize else b[:, 0], half)
-        Wb_rz, Wb_q = Wb[rz_rows], Wb[q_rows]
+        Wb, = tape.weights_and_bias(W, b, half)
+        Wb_rz, Wb_q = Wb[:2], Wb[2]
         for block in tape.blocks:
             Ux = self._input.block(block, U)
-            for t in block:
-                Ux_t = Ux[:, t - block.start]
+            for t, Ux_t in zip(block, Ux.swapaxes(0, 1)):
                 h_1, v_1, rz, r, z, q, h_, v, h, spare = tape.steps[t]
                 np.matmul(Wb_rz, h_1, out=rz)
                 if normalize:
                     self.u_norm.forward(Ux_t, t)
-                    np.add(Ux_t, b, out=Ux_t)
-                    self.w_norm.forward(rz, t, rz_rows)
-                np.add(rz, Ux_t[rz_rows], out=rz)   # Ur x + Wr h₋₁ + br and Uz x + Wz h₋₁ + bz
+                    np.add(Ux_t, after_norm, out=Ux_t)
+                    self.w_norm.forward_gates(rz, t, rz_rows)
+                Ux_rz, Ux_q = Ux_t[rz_rows], Ux_t[q_rows]
+                np.add(rz, by_gate(Ux_rz, 2), out=rz)  # Ur x + Wr h₋₁ + br and Uz x + Wz h₋₁ + bz
                 activate(rz, logistic=True)
                 np.multiply(r, h_, out=v)           # v = r ∘ h₋₁
                 np.matmul(Wb_q, v_1, out=q)
                 if normalize:
                     self.w_norm.forward(q, t, q_rows)
-                np.add(q, Ux_t[q_rows], out=q)      # Uh x + Wh v + bh
+                np.add(q, Ux_q, out=q)              # Uh x + Wh v + bh
                 activate(q, logistic)
                 blend(z, h_, q, spare, h)
         state["h"][...] = tape.h[:H, T]
@@ -133,7 +132,7 @@ class GRU(Layer):
     def backward(self, dy, want_dx=True):
         tape, normalize = self._tape, self.u_norm is not None
         rz_rows, q_rows = self._rz, self._q
-        W_T = tape.transposed(self.W.value)
+        W_T = self.W.value.T
         W_T_rz, W_T_q = W_T[:, rz_rows], W_T[:, q_rows]
         self.dh0 = dh_ = tape.start_back()  # zero: nothing comes from after the end
         dh, dv, spare = tape.dh, tape.dv, tape.spare
@@ -173,6 +172,7 @@ class GRU(Layer):
         h = self.state(B)["h"]
         v, spare = np.empty_like(h), np.empty_like(h)
         rz, r, z, q = gate_views(np.empty((3, H, B), self.dtype))
+        rz = rz.reshape(2 * H, B)
         project = self._input.stepper(U, b[:, 0], B, one_hot)
 
         def step(x):
@@ -226,9 +226,8 @@ def blend(z, h_, q, spare, h):
 
 
 def gate_views(gates):
-    """r and z together (2H, B), r, z and q, each (H, B), of ``gates`` (3, H, B)."""
-    H, B = gates.shape[1:]
-    return gates[:2].reshape(2 * H, B), *gates
+    """r and z together (2, H, B), r, z and q, each (H, B), of ``gates`` (3, H, B)."""
+    return gates[:2], *gates
 
 
 class GRUTape(Tape):
@@ -240,10 +239,10 @@ class GRUTape(Tape):
     def __init__(self, layer, T, B):
         super().__init__(layer, T, B, rows=3 * layer.outputs)
         H = self.H
-        self.gates = self.empty(T, 3, H, B)
-        self.v = self.empty(H + 1, T, B)
+        self.gates = self.per_step(T, 3, H)
+        self.v = activation_array(H + 1, T, B, self.dtype)
         self.v[H] = 1
-        self.spare = self.empty(H, B)
+        self.spare = self.per_step(H)
         self.steps = [(self.h[:, t], self.v[:, t], *gate_views(self.gates[t]),
                        self.h[:H, t], self.v[:H, t], self.h[:H, t + 1], self.spare) for t in range(T)]
         self.logistic = True  # the candidate of the last forward
@@ -254,15 +253,15 @@ class GRUTape(Tape):
         T, H, B = self.T, self.H, self.B
         if self.steps_back is None:
             size = max(len(block) for block in self.blocks)
-            self.slopes = self.empty(size, 4, H, B)
-            self.dh, self.dv = self.empty(H, B), self.empty(H, B)
-            dz = self.dz.reshape(3, H, T, B)
+            self.slopes = self.per_step(size, 4, H)
+            self.dh, self.dv = self.per_step(H), self.per_step(H)
+            dz = by_gate(self.dz, 3)
             self.steps_back = []
             for block in self.blocks:
                 for slopes, t in zip(self.slopes, block):
                     self.steps_back.append((slopes[1:3], slopes[0], self.gates[t, 0], self.gates[t, 1],
                                             self.dz[:2 * H, t], dz[1:, :, t], dz[0, :, t], dz[2, :, t]))
-        return np.zeros((H, B), self.dtype)
+        return self.per_step(H, make=np.zeros)
 
     def differentiate(self, block):
         """What the steps of ``block`` multiply dv with for dr, and dh with for dz and dq."""

@@ -37,6 +37,7 @@ from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
 from pydarknet.layers.lstm_tape import LSTMTape, cell_views
 from pydarknet.layers.projection import InputProjection
+from pydarknet.layers.tape import by_gate
 from pydarknet.threads import own_threads, run_together
 
 # The order of the gates in U, W, b and z: the logistic ones stand together (o i f), and so do those
@@ -97,35 +98,29 @@ class LSTM(Layer):
         H, (_, T, B) = self.outputs, x.shape
         normalize = train and self.u_norm is not None
         self._input.begin(x)
-        few_x = None if normalize else self._input.few_rows
-        tape, state = self._tape_for(T, B, few_x), self.state(B)
+        tape, state = self._tape_for(T, B), self.state(B)
         tape.h[:H, 0] = state["h"]
-        columns = tape.stack(few_x)  # of each step: h₋₁, below it a 1 and, of few symbols, x
         U, W, b = self._weights(fold=not train)
-        U, half = self._input.columns(U), self._half
+        half = self._half
         if normalize:
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
             after_norm, b, half = b * half, np.zeros_like(b), np.ones_like(half)
-        if few_x is None:
-            Wb, U = tape.share_out(half, W, b), tape.share_out_input(half, U)
-        else:
-            Wb, U = tape.share_out(half, W, b, U), None
+        Wb, U = tape.share_out(W, b, half), tape.share_out_input(self._input.columns(U), half)
 
         def steps(n, meet):  # of one part of the units
             part, weights = tape.parts[n], Wb[n]
             part.c[0][...] = state["c"][part.rows]
             for block in tape.blocks:
-                Ux = None if U is None else self._input.block(block, U[n], part.outputs)
-                for t in block:
+                Ux = self._input.block(block, U[n], part.outputs)
+                for t, Ux_t in zip(block, Ux.swapaxes(0, 1)):
                     z = part.z[t]
-                    np.matmul(weights, columns[t], out=z)  # z = W h₋₁ + b (+ U x, where x is stacked below h)
+                    np.matmul(weights, tape.h[:, t], out=z)  # W h₋₁ + b, of each gate
                     if normalize:
-                        self.w_norm.forward(z, t)
-                        self.u_norm.forward(Ux[:, t - block.start], t)
-                        np.add(z, after_norm, out=z)
-                    if Ux is not None:
-                        np.add(z, Ux[:, t - block.start], out=z)  # z = U x + W h₋₁ + b
+                        self.w_norm.forward_gates(z, t)
+                        self.u_norm.forward(Ux_t, t)
+                        np.add(z, by_gate(after_norm), out=z)
+                    np.add(z, by_gate(Ux_t), out=z)          # z = U x + W h₋₁ + b
                     cell(*part.cells[t])
                     meet()  # the next step needs the h of all units
             state["c"][part.rows] = part.c[T]
@@ -136,7 +131,7 @@ class LSTM(Layer):
 
     def backward(self, dy, want_dx=True):
         tape, normalize = self._tape, self.u_norm is not None
-        W_T = tape.transposed(self.W.value)
+        W_T = self.W.value.T
         self.dh0, self.dc0 = tape.start_back()  # zero: nothing comes from after the end
 
         def steps(n, meet):  # of one part of the units
@@ -157,7 +152,7 @@ class LSTM(Layer):
                     np.matmul(W_T_rows, self.w_norm.backward(dz, t) if normalize else dz, out=dh_)
 
         run_together(steps, len(tape.parts))
-        dW, db, dU = tape.weight_products(self.w_norm.gradient if normalize else tape.dz)
+        dW, db = tape.recurrent_products(self.w_norm.gradient if normalize else tape.dz)
         if normalize:                                # dW = Σ dz h₋₁ᵀ, db = Σ dz
             db = flat(tape.dz).sum(axis=1)
             for t in range(tape.T):
@@ -165,9 +160,7 @@ class LSTM(Layer):
         self.W.gradient += dW
         self.w_biases.gradient += db
         self.u_biases.gradient += db
-        if dU.size:                                  # x was stacked: dU = Σ dz xᵀ is there already
-            return self._input.add_gradient(dU)
-        return self._input.backward(self.u_norm.gradient if normalize else tape.dz, want_dx)  # dx = Uᵀ dz
+        return self._input.backward(self.u_norm.gradient if normalize else tape.dz, want_dx)  # dU = Σ dz xᵀ, dx = Uᵀ dz
 
     def stepper(self, streams, one_hot):
         U, W, b = (a * self._half for a in self._weights(fold=True))
@@ -176,12 +169,13 @@ class LSTM(Layer):
         h, c = state["h"], state["c"]
         gates = np.empty((5, H, B), self.dtype)
         z, *views = cell_views(gates)
+        rows = z.reshape(4 * H, B)
         products, tanh_c, c_ = np.empty((2, H, B), self.dtype), np.empty_like(h), gates[4]
         project = self._input.stepper(U, b[:, 0], B, one_hot)
 
         def step(x):
-            np.matmul(W, h, out=z)
-            np.add(z, project(x), out=z)
+            np.matmul(W, h, out=rows)
+            np.add(rows, project(x), out=rows)
             c_[...] = c
             cell(z, *views, products, c, tanh_c, h)
             return h
@@ -196,16 +190,15 @@ class LSTM(Layer):
             W, b = self.w_norm.fold(W, b, self.dialect)
         return U, W, b[:, None]
 
-    def _tape_for(self, T, B, stacked):
-        rows = 0 if stacked is None else len(stacked)
+    def _tape_for(self, T, B):
         count = own_threads() if self.shares_units and self.outputs % own_threads() == 0 else 1
-        if self._tape is None or not self._tape.fits(T, B, rows, count):
-            self._tape = LSTMTape(self, T, B, -(-rows // 32) * 32, count)
+        if self._tape is None or not self._tape.fits(T, B, count):
+            self._tape = LSTMTape(self, T, B, count)
         return self._tape
 
 
 def cell(z, oif, i_f, g_c_, o, products, c, tanh_c, h):
-    """One step of the cell, in place: z (4H, B) becomes the gates o i f g; then c from c₋₁, and h.
+    """One step of the cell, in place: z (4, H, B) becomes the gates o i f g; then c from c₋₁, and h.
 
     ``i_f`` and ``g_c_`` (2, H, B) are views of the pairs i, f and g, c₋₁. The rows of o, i and f
     hold *half* of their z, so that one tanh serves all four gates: σ(z) = tanh(z/2) / 2 + 1/2.

@@ -28,7 +28,7 @@ class Softmax(Layer):
     def forward(self, x, train=False):
         x = flat(x)
         if self._p.shape != x.shape:
-            self._p = np.empty(x.shape, self.dtype)
+            self._p = np.empty_like(x)
         softmax(x, self.temperature, out=self._p)
         return self._p
 

@@ -1,8 +1,8 @@
 """The product of a layer's input matrix with its input, ``U @ x``, and its gradient.
 
 Every layer begins with it, and it comes in two kinds: a dense ``x`` (D, T, B) is multiplied, a
-:class:`~pydarknet.layers.base.OneHot` picks columns of U. Neither depends on the recurrence, so
-recurrent layers take it for a block of steps at a time.
+:class:`~pydarknet.layers.base.OneHot` picks columns of U, and its gradient adds up columns. Neither
+depends on the recurrence, so recurrent layers take it for a block of steps at a time.
 """
 
 import numpy as np
@@ -10,8 +10,7 @@ import numpy as np
 from pydarknet.layers.base import Buffer, OneHot, flat
 from pydarknet.threads import product
 
-
-FEW_SYMBOLS = 192  # up to so many different ones a product beats picking columns, by an estimate (benchmarks/README.md)
+SMALL = 1 << 18  # elements of dz: up to so many, the product with written-out columns beats adding up (benchmarks/README.md)
 
 
 class InputProjection:
@@ -20,29 +19,17 @@ class InputProjection:
     def __init__(self, U):
         self._U = U
         self._dtype = U.value.dtype
-        self._outputs = Buffer(self._dtype)
-        self._dU, self._dx = Buffer(self._dtype), Buffer(self._dtype)
+        self._outputs, self._dU, self._dx = (Buffer(self._dtype) for _ in range(3))
 
     def begin(self, x):
         """Use the input ``x`` (D, T, B) for what follows."""
         self._x, self._used = x, None
         if isinstance(x, OneHot):
-            self._symbols, self._ones = x.symbols, x.ones
-            # Text has few symbols: with the rows of zeros taken out, x is small and as good as dense.
-            self._used, self._x = x.compact(self._dtype)
-
-    @property
-    def few_rows(self):
-        """``x`` without the symbols that do not occur, (D', T, B), if these are few; else None.
-
-        A recurrent layer can stack so small an x below its state and save a product. It then gives
-        the gradient back to :meth:`add_gradient`.
-        """
-        return self._x if self._used is not None and self._used.size <= FEW_SYMBOLS else None
+            self._used, self._x = x.compact()
 
     def columns(self, U):
-        """The columns of ``U`` (R, D) that :meth:`block` multiplies with: of few symbols, only theirs, (R, D')."""
-        return U if self.few_rows is None else U.take(self._used, axis=1)
+        """What :meth:`block` needs of ``U`` (R, D): all of it, or of symbols the columns of those that occur, each one run of memory."""
+        return U if self._used is None else np.asfortranarray(U.take(self._used, axis=1))
 
     def block(self, block, U, outputs=None):
         """U @ x of the steps in the range ``block``: (R, len(block), B), valid until the next call.
@@ -50,43 +37,50 @@ class InputProjection:
         ``U`` has the rows that are wanted, of the :meth:`columns`. A thread that shares this object with
         others brings ``outputs``, a Buffer of its own.
         """
-        x = self._x
-        out = (outputs or self._outputs).array(len(U), len(block), x.shape[2])
-        steps = slice(block.start, block.stop)
-        if U.shape[1] == len(x):
+        x, steps = self._x, slice(block.start, block.stop)
+        out = (outputs or self._outputs).activation(len(U), len(block), x.shape[2])
+        if self._used is None:
             multiply = np.matmul if outputs else product
             multiply(U, flat(x[:, steps]), out=flat(out))
         else:
-            # The network has checked the range; "clip" spares numpy a copy that "raise" makes with out=.
-            np.take(U, self._symbols[steps], axis=1, out=out, mode="clip")
-            if self._ones is not None:
-                np.multiply(out, self._ones[steps], out=out)
+            # They are in range; "clip" spares numpy a copy that "raise" makes with out=.
+            np.take(U.T, x.symbols[steps], axis=0, out=out.transpose(1, 2, 0), mode="clip")
+            if x.ones is not None:
+                np.multiply(out, x.ones[steps], out=out)
         return out
-
-    def add_gradient(self, dU):
-        """Add ``dU`` to the gradient of U: of all its columns (R, D), or of those that occur (R, D')."""
-        if self._used is None:
-            self._U.gradient += dU
-        else:
-            columns = self._U.gradient.take(self._used, axis=1)
-            columns += dU
-            self._U.gradient[:, self._used] = columns
 
     def backward(self, dz, want_dx):
         """Add dz xᵀ to the gradient of U; return dx = Uᵀ dz (D, T, B), or None when it is not wanted.
 
-        ``dz`` is d(loss)/d(U @ x), (R, T, B). A one-hot input has no gradient: always None. Only the
-        columns of symbols that occur are computed, which is far faster than np.add.at over N columns.
+        ``dz`` is d(loss)/d(U @ x), (R, T, B). A one-hot input has no gradient: always None.
         """
         x, dz = self._x, flat(dz)
+        if self._used is not None:
+            dU = self._sums(dz) if dz.size > SMALL else dz @ flat(x.dense(self._dtype)).T
+            self._U.gradient[:, self._used] += dU
+            return None
         dU = self._dU.array(len(dz), len(x))
         product(dz, flat(x).T, out=dU)
-        self.add_gradient(dU)
-        if not want_dx or self._used is not None:
+        self._U.gradient += dU
+        if not want_dx:
             return None
-        dx = self._dx.array(*x.shape)
+        dx = self._dx.activation(*x.shape)
         product(self._U.value.T, dz, out=flat(dx))
         return dx
+
+    def _sums(self, dz):
+        """For each symbol that occurs, the sum of the columns of ``dz`` (R, N) where it does: (R, D')."""
+        symbols, ones = self._x.symbols.reshape(-1), self._x.ones
+        columns = np.argsort(symbols, kind="stable")  # of the first symbol, then of the second
+        ends = np.cumsum(np.bincount(symbols, minlength=self._used.size))
+        sums = np.empty((self._used.size, len(dz)), self._dtype)
+        for total, start, end in zip(sums, (0, *ends), ends):
+            its = columns[start:end]
+            addends = dz.T[its]
+            if ones is not None:
+                addends *= ones.reshape(-1)[its, None]
+            np.add.reduce(addends, axis=0, out=total)
+        return sums.T
 
     def stepper(self, U, b, streams, one_hot):
         """A function of x (D, B), or of symbols (B,) with ``one_hot``, that returns U @ x + b (R, B)."""

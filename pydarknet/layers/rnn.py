@@ -73,7 +73,7 @@ class RNN(Layer):
         normalize = train and norm is not None
         a = self.input_layer.forward(x, train)       # φ(U x + bu)
         W, b = self.self_layer.weights_for(train)
-        Wb = tape.weights_and_bias(W, 0 if normalize else b)
+        Wb = tape.weights_and_bias(W, (b * 0 if normalize else b)[:, None])[0, 0]
         if normalize:
             norm.begin(T, B)
         for t in range(T):
@@ -91,7 +91,7 @@ class RNN(Layer):
 
     def backward(self, dy, want_dx=True):
         tape, norm = self._tape, self.self_layer.norm
-        W_T = tape.transposed(self.self_layer.weights.value)
+        W_T = self.self_layer.weights.value.T
         dh_y = self.output_layer.backward(dy)
         self.dh0 = dh_ = tape.start_back()  # zero: nothing comes from after the end
         for block in reversed(tape.blocks):
@@ -165,8 +165,8 @@ class RNNTape(Tape):
     def __init__(self, layer, T, B):
         super().__init__(layer, T, B, rows=layer.state_size)
         H = self.H
-        self.e = self.empty(T, H, B)
-        self.z = self.empty(T, H, B) if layer.self_layer.activation.needs_input else self.e
+        self.e = self.per_step(T, H)
+        self.z = self.per_step(T, H) if layer.self_layer.activation.needs_input else self.e
         self.steps = [(self.h[:, t], self.h[:H, t], self.z[t], self.e[t], self.h[:H, t + 1]) for t in range(T)]
         self.steps_back = None
 
@@ -175,10 +175,10 @@ class RNNTape(Tape):
         H, B = self.H, self.B
         if self.steps_back is None:
             size = max(len(block) for block in self.blocks)
-            self.ones = np.ones((size, H, B), self.dtype)
-            self.slopes = self.empty(size, H, B)
+            self.ones = self.per_step(size, H, make=np.ones)
+            self.slopes = self.per_step(size, H)
             self.steps_back = [(slope, self.dz[:, t]) for block in self.blocks for slope, t in zip(self.slopes, block)]
-        return np.zeros((H, B), self.dtype)
+        return self.per_step(H, make=np.zeros)
 
     def differentiate(self, block, psi):
         """What the steps of ``block`` multiply dh with: ψ'."""

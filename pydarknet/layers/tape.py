@@ -2,18 +2,15 @@
 
 The layout is chosen for speed, measured by ``benchmarks/``:
 
-* what the big products read stands feature by feature, (features, T, B), so that all steps are one
-  matrix without a copy: the outputs ``h`` and the gate gradients ``dz``;
-* what only elementwise operations read stands step by step, (T, features, B), each step contiguous;
+* the features of a stream stand side by side, and the streams of a step one after the other, so that
+  a step is one run of memory and all steps are one matrix for the big products, without a copy;
 * nothing is allocated in the loops: every view of every step is made here, once.
 """
 
 import numpy as np
 
-from pydarknet.layers.base import Buffer, flat, steps_per_block
+from pydarknet.layers.base import Buffer, activation_array, flat, steps_per_block
 from pydarknet.threads import product
-
-CACHE_LINE = 16  # numbers of four bytes
 
 
 class Tape:
@@ -21,67 +18,62 @@ class Tape:
 
     ``h`` is (H+1, T+1, B), H the layer's ``state_size``: ``h[:H, t]`` is the state *before* step t
     (``h[:H, 0]`` the carried one), and row H is all ones, so that a bias is the weight of one more
-    input. ``stackable`` more rows below it are room for an input x of few rows, which then goes
-    through the same product: [W b U] @ [h₋₁; 1; x]. ``dz`` (R, T, B) takes d(loss)/d(z) of R rows.
-    ``blocks`` are the ranges of steps that are treated together.
+    input. ``dz`` (R, T, B) takes d(loss)/d(z) of the R rows of z. ``blocks`` are the ranges of steps
+    that are treated together.
     """
 
-    def __init__(self, layer, T, B, rows, stackable=0):
+    def __init__(self, layer, T, B, rows):
         H, dtype = layer.state_size, layer.dtype
-        self.T, self.B, self.H, self.rows, self.stackable, self.dtype = T, B, H, rows, stackable, dtype
-        self._stack = np.zeros((H + 1 + stackable, T + 1, B), dtype)
-        self.h = self._stack[:H + 1]
+        self.T, self.B, self.H, self.rows, self.dtype = T, B, H, rows, dtype
+        self.h = activation_array(H + 1, T + 1, B, dtype, make=np.zeros)
         self.h[H] = 1
         size = steps_per_block(T, B)
         self.blocks = [range(t, min(t + size, T)) for t in range(0, T, size)]
-        self._height = H + 1  # of what stands in a column: h, 1 and a stacked x
         self._weights = Buffer(dtype)
         self._dz = None
 
-    def fits(self, T, B, stackable=0):
-        return (self.T, self.B) == (T, B) and self.stackable >= stackable
+    def fits(self, T, B):
+        return (self.T, self.B) == (T, B)
 
     @property
     def dz(self):
         if self._dz is None:  # a network that only predicts never pays for it
-            self._dz = np.zeros((self.rows, self.T, self.B), self.dtype)
+            self._dz = activation_array(self.rows, self.T, self.B, self.dtype, make=np.zeros)
         return self._dz
 
-    def empty(self, *shape):
-        return np.empty(shape, self.dtype)
+    def per_step(self, *shape, make=np.empty):
+        """An array (*shape, B) for what only steps read: all of ``shape``, and each of its matrices, in one run of memory."""
+        *shape, features = shape
+        return make((*shape, self.B, features), self.dtype).swapaxes(-1, -2)
 
-    def stack(self, x):
-        """Put ``x`` (D, T, B), or nothing if None, below h and 1; return the columns of the T steps, each (H+1+D, B)."""
-        self._height = self.H + 1
-        if x is not None:
-            self._height += len(x)
-            self._stack[self.H + 1:self._height, :self.T] = x
-        columns = self._stack[:self._height]
-        return [columns[:, t] for t in range(self.T)]
+    # The two uses of one buffer for weights: they never overlap in time.
 
-    # The three uses of one buffer for weights: they never overlap in time.
+    def weights_and_bias(self, W, b, scale=None, parts=1):
+        """[W b], which multiplies the state and the ones below it, times ``scale`` (R, 1): (parts, gates, H', H+1).
 
-    def weights_and_bias(self, W, b, scale=1):
-        """The matrix [W b] (R, H+1) that multiplies the state and the ones below it; W times ``scale`` (R, 1)."""
-        stacked = self._weights.array(self.rows, self.H + 1)
-        np.multiply(W, scale, out=stacked[:, :self.H])
-        stacked[:, self.H] = b
-        return stacked
-
-    def transposed(self, W):
-        """Wᵀ (H, R) as an array of its own: a product with it is up to a fifth faster than with W.T."""
-        W_T = self._weights.array(W.shape[1], W.shape[0])
-        for row in range(0, len(W), CACHE_LINE):  # a few rows at a time: six times faster than all at once
-            W_T[:, row:row + CACHE_LINE] = W[row:row + CACHE_LINE].T
-        return W_T
+        Of W (R, H) the R / H gates are apart, and of each gate the ``parts`` of its H units. Valid until
+        :meth:`recurrent_products`.
+        """
+        H, gates = self.H, self.rows // self.H
+        # Turned around in memory: with few streams the product is faster by a tenth.
+        weights = self._weights.array(parts, gates, H + 1, H // parts).swapaxes(2, 3)
+        weights[..., :H] = by_part(W, gates, parts)
+        weights[..., H:] = by_part(b, gates, parts)
+        return weights if scale is None else np.multiply(weights, by_part(scale, gates, parts), out=weights)
 
     def recurrent_products(self, dz):
         """Σ dz [h₋₁; 1]ᵀ over all steps and streams: the gradients of W (R, H) and of b (R,)."""
-        return self.weight_products(dz)[:2]
-
-    def weight_products(self, dz):
-        """The same with the x that was stacked, Σ dz [h₋₁; 1; x]ᵀ: of W, of b, and of U (R, D), D = 0 without one."""
         N, H = self.T * self.B, self.H
-        gradient = self._weights.array(self.rows, self._height)
-        product(flat(dz), flat(self._stack[:self._height])[:, :N].T, out=gradient)
-        return gradient[:, :H], gradient[:, H], gradient[:, H + 1:]
+        gradient = self._weights.array(self.rows, H + 1)
+        product(flat(dz), flat(self.h)[:, :N].T, out=gradient)
+        return gradient[:, :H], gradient[:, H]
+
+
+def by_part(matrix, gates, parts):
+    """Rows in the order gate, part, unit (R, ...) as an array (parts, gates, H', ...): the same memory."""
+    return matrix.reshape(gates, parts, -1, *matrix.shape[1:]).swapaxes(0, 1)
+
+
+def by_gate(z, gates=4):
+    """Rows of several gates (gates * H, ...) as an array (gates, H, ...): the same memory."""
+    return z.reshape(gates, -1, *z.shape[1:])
