@@ -25,6 +25,7 @@ from pydarknet.threads import blas_threads, taking_over
 from pydarknet.weights import fits, read_header, read_weights, write_weights
 
 # What Darknet reads from [net] for images; it means nothing for text.
+JUMP = 1 / 64  # the chance of a stream to jump before a call: `rand() % 64 == 0` in Darknet
 IMAGE_KEYS = ("max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
               "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip").split()
 LARGE_PRODUCT = 1 << 25  # multiplications of W h in a step: from there threads of our own pay (benchmarks/README.md)
@@ -36,7 +37,7 @@ class Network:
     """A recurrent network over V symbols, made of a cfg (see :func:`load_network`).
 
     Attributes: ``cfg``; ``layers``, the softmax and cost included; ``inputs`` V; ``streams`` B,
-    ``time_steps`` T and ``subdivisions`` of training; ``schedule`` and ``optimizer_options``;
+    ``time_steps`` T, ``subdivisions`` and ``jump`` of training; ``schedule`` and ``optimizer_options``;
     ``seen``, the samples trained on so far; ``dialect``; ``parameters`` (:class:`~pydarknet.parameters.ParameterBlock`).
     """
 
@@ -49,6 +50,7 @@ class Network:
         self._read_sizes(net, batch, time_steps)
         self.schedule = Schedule.from_section(net)
         self.optimizer_options = OptimizerOptions.from_section(net)
+        self.jump = net.number("jump", JUMP, minimum=0, maximum=1)
         net.ignore(*IMAGE_KEYS)
         check_layer_memory(cfg, self.inputs, self.dtype.itemsize)
         self._weights_random = generator(srand, "weights")

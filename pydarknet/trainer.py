@@ -20,7 +20,6 @@ from pydarknet.limits import check_training_memory
 from pydarknet.optimizers import clip_gradient
 from pydarknet.randomness import generator
 
-JUMP_PROBABILITY = 1 / 64
 SCAN_AT_ONCE = 1 << 16  # symbols
 
 
@@ -54,7 +53,8 @@ class Trainer:
 
     ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
     network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
-    streams' offsets; ``jump_probability`` is the chance of a stream to jump before a call;
+    streams' offsets; ``jump`` is the chance of a stream to jump before a call, in place of the cfg's: at 0
+    the streams begin at equal distances, and the text is read evenly;
     ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network; ``train_call``
     does what the network's own does, on several cores (:func:`~pydarknet.parallel.stream_processes`).
 
@@ -62,8 +62,7 @@ class Trainer:
     TextError for a symbol that the network has no input for.
     """
 
-    def __init__(self, network, corpus, max_batches=None, srand=None, jump_probability=JUMP_PROBABILITY,
-                 validation=None, train_call=None):
+    def __init__(self, network, corpus, max_batches=None, srand=None, jump=None, validation=None, train_call=None):
         self.network = network
         self.train_call = train_call
         self.corpus = corpus
@@ -78,8 +77,8 @@ class Trainer:
         self.samples = network.streams * network.time_steps * network.subdivisions
         self.optimizer = network.optimizer_options.make(network.parameters)
         self.random = generator(srand, "offsets")
-        self.jump_probability = jump_probability
-        self.offsets = self.random.integers(len(corpus), size=network.streams)
+        self.jump = network.jump if jump is None else jump
+        self.offsets = self._starts()
         self.avg_loss = None
         for text in (corpus, validation.corpus) if validation else (corpus,):
             check_symbols(text, network.inputs)
@@ -163,8 +162,14 @@ class Trainer:
         self._jump()
         return loss
 
+    def _starts(self):
+        length, streams = len(self.corpus), self.network.streams
+        if self.jump > 0:
+            return self.random.integers(length, size=streams)
+        return (self.random.integers(length) + np.arange(streams) * length // streams) % length
+
     def _jump(self):
-        jumps = np.flatnonzero(self.random.random(len(self.offsets)) < self.jump_probability)
+        jumps = np.flatnonzero(self.random.random(len(self.offsets)) < self.jump)
         if jumps.size:
             self.offsets[jumps] = self.random.integers(len(self.corpus), size=jumps.size)
             self.network.reset_state(jumps)

@@ -51,7 +51,7 @@ def make_trainer(folder, layers=LAYERS, size=3000, srand=3, corpus=None, jump=1 
     """A trainer with many jumps. ``validation`` makes one from the network."""
     network = load_network(write_cfg(folder, layers, **net), srand=srand)
     corpus = corpus or Corpus.from_symbols(text(size))
-    return Trainer(network, corpus, max_batches, srand, jump_probability=jump,
+    return Trainer(network, corpus, max_batches, srand, jump=jump,
                    validation=validation and validation(network))
 
 

@@ -46,7 +46,7 @@ class _Context:
 
     def __enter__(self):
         train_call = self.processes.__enter__()
-        return Trainer(self.network, self.corpus, srand=3, jump_probability=1 / 4, validation=self.validation,
+        return Trainer(self.network, self.corpus, srand=3, jump=1 / 4, validation=self.validation,
                        train_call=train_call)
 
     def __exit__(self, *what):

@@ -10,8 +10,8 @@ from runs import LAYERS, make_trainer, text, write_cfg
 
 from pydarknet import load_network
 from pydarknet.corpus import Corpus
-from pydarknet.errors import InputError, TextError, TrainingError
-from pydarknet.trainer import JUMP_PROBABILITY, Trainer
+from pydarknet.errors import CfgError, InputError, TextError, TrainingError
+from pydarknet.trainer import Trainer
 from pydarknet.validation import Validation
 
 PLAIN = "\n[connected]\noutput=64\nactivation=linear\n[softmax]\n"  # nothing that remembers
@@ -93,8 +93,24 @@ def test_a_jump_moves_and_clears_one_stream_alone(tmp_path):
         assert record.states[3][name].all()
 
 
+def test_the_chance_of_a_jump_is_the_cfgs(tmp_path):
+    corpus = Corpus.from_symbols(text())
+    for keys, jump in (({}, 1 / 64), ({"jump": 0.25}, 0.25), ({"jump": 0}, 0)):  # rand() % 64 == 0 in Darknet
+        assert Trainer(load_network(write_cfg(tmp_path, **keys)), corpus).jump == jump
+    assert Trainer(load_network(write_cfg(tmp_path, jump=0.25)), corpus, jump=0.5).jump == 0.5
+    with pytest.raises(CfgError, match="jump=1.5"):
+        load_network(write_cfg(tmp_path, jump=1.5))
+
+
+def test_without_jumps_the_text_is_read_evenly(tmp_path):
+    trainer = make_trainer(tmp_path, size=50, jump=0, batch=10, subdivisions=1, time_steps=5)
+    record = Recorded(trainer)
+    trainer.step()
+    (symbols, _), = record.windows
+    assert sorted(symbols.ravel()) == sorted(np.frombuffer(text(50), np.uint8))
+
+
 def test_jumps_come_as_often_as_said(tmp_path):
-    assert JUMP_PROBABILITY == 1 / 64  # rand() % 64 == 0 in Darknet
     trainer = make_trainer(tmp_path, jump=1 / 8, batch=1000, subdivisions=1, layers=PLAIN, time_steps=1)
     before, jumped = trainer.offsets.copy(), 0
     for _ in range(10):
