@@ -25,9 +25,9 @@ from pydarknet.threads import blas_threads, taking_over
 from pydarknet.weights import fits, read_header, read_weights, write_weights
 
 # What Darknet reads from [net] for images; it means nothing for text.
-JUMP = 1 / 64  # the chance of a stream to jump before a call: `rand() % 64 == 0` in Darknet
 IMAGE_KEYS = ("max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
               "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip").split()
+JUMP = 1 / 64  # the chance of a stream to jump before a call: `rand() % 64 == 0` in Darknet
 LARGE_PRODUCT = 1 << 25  # multiplications of W h in a step: from there threads of our own pay (benchmarks/README.md)
 MOST_OWN_THREADS = 4  # on more cores it has not been measured
 COLUMNS_AT_ONCE = 4096  # of predict: bounds its memory however long the text

@@ -27,7 +27,7 @@ from pydarknet.threads import blas_limited, blas_threads
 
 # Where a process of its own pays, by benchmarks/training.py.
 STREAMS_OF_A_PROCESS = 8  # at least: below, a step costs as much with half of the streams
-LARGEST_MATRIX = 1 << 18  # elements, at most: then the weights fit the cache that each core has for itself
+LARGEST_MATRIX = 3 << 18  # elements, at most: an LSTM of 443 or a GRU of 512. Beyond, the streams of a part are too few for the weights
 
 
 def suitable_processes(network):

@@ -3,7 +3,8 @@
 Each of B streams reads consecutive text from an offset of its own, wrapping at the end. A call takes
 the next T characters of every stream, (T, B), and adds to the gradients; after ``subdivisions`` calls
 the parameters are updated: one iteration. Before each next call a stream jumps to a new random offset
-with probability 1/64, and its state is cleared then. Source: ``train_char_rnn`` and ``get_rnn_data``
+with the cfg's probability ``jump``, as a rule 1/64, and its state is cleared then. Without jumps
+(``jump=0``) the offsets are at equal distances, so that the text is read evenly. Source: ``train_char_rnn`` and ``get_rnn_data``
 in Darknet's ``examples/rnn.c``, ``train_network_datum`` in ``src/network.c``.
 """
 
@@ -53,16 +54,14 @@ class Trainer:
 
     ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
     network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
-    streams' offsets; ``jump`` is the chance of a stream to jump before a call, in place of the cfg's: at 0
-    the streams begin at equal distances, and the text is read evenly;
-    ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network; ``train_call``
+    streams' offsets; ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network; ``train_call``
     does what the network's own does, on several cores (:func:`~pydarknet.parallel.stream_processes`).
 
     Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
     TextError for a symbol that the network has no input for.
     """
 
-    def __init__(self, network, corpus, max_batches=None, srand=None, jump=None, validation=None, train_call=None):
+    def __init__(self, network, corpus, max_batches=None, srand=None, validation=None, train_call=None):
         self.network = network
         self.train_call = train_call
         self.corpus = corpus
@@ -77,7 +76,6 @@ class Trainer:
         self.samples = network.streams * network.time_steps * network.subdivisions
         self.optimizer = network.optimizer_options.make(network.parameters)
         self.random = generator(srand, "offsets")
-        self.jump = network.jump if jump is None else jump
         self.offsets = self._starts()
         self.avg_loss = None
         for text in (corpus, validation.corpus) if validation else (corpus,):
@@ -164,12 +162,12 @@ class Trainer:
 
     def _starts(self):
         length, streams = len(self.corpus), self.network.streams
-        if self.jump > 0:
+        if self.network.jump > 0:
             return self.random.integers(length, size=streams)
         return (self.random.integers(length) + np.arange(streams) * length // streams) % length
 
     def _jump(self):
-        jumps = np.flatnonzero(self.random.random(len(self.offsets)) < self.jump)
+        jumps = np.flatnonzero(self.random.random(len(self.offsets)) < self.network.jump)
         if jumps.size:
             self.offsets[jumps] = self.random.integers(len(self.corpus), size=jumps.size)
             self.network.reset_state(jumps)

@@ -49,10 +49,9 @@ def write_text(folder, size=3000, name="text.bin", seed=1):
 
 def make_trainer(folder, layers=LAYERS, size=3000, srand=3, corpus=None, jump=1 / 4, max_batches=None, validation=None, **net):
     """A trainer with many jumps. ``validation`` makes one from the network."""
-    network = load_network(write_cfg(folder, layers, **net), srand=srand)
+    network = load_network(write_cfg(folder, layers, jump=jump, **net), srand=srand)
     corpus = corpus or Corpus.from_symbols(text(size))
-    return Trainer(network, corpus, max_batches, srand, jump=jump,
-                   validation=validation and validation(network))
+    return Trainer(network, corpus, max_batches, srand, validation=validation and validation(network))
 
 
 def environment():

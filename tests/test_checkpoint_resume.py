@@ -132,7 +132,7 @@ def test_spelling_is_not_meaning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the unknown key
         cfg = write_cfg(tmp_path, LAYERS.replace("[softmax]", "# the end\n[soft]\nno_such_key=1"), name="other.cfg",
-                        momentum="9.0e-1", hue=".1", max_batches=77)
+                        momentum="9.0e-1", jump=".250", hue=".1", max_batches=77)
         other = Trainer(load_network(cfg), Corpus.from_symbols(text(3000)))
     other.restore(checkpoint)
     assert other.iteration == 1
@@ -143,6 +143,7 @@ def test_spelling_is_not_meaning(tmp_path):
     (dict(layers=LAYERS.replace("lstm", "gru")), r"another cfg: layer 0 was \[lstm\], and is \[gru\]"),
     (dict(layers=DROPOUT), "another cfg: it had 3 layers, this one has 4"),
     (dict(learning_rate=.25), r"another cfg: \[net\] learning_rate was 0.5, and is 0.25"),
+    (dict(jump=0), r"another cfg: \[net\] jump was 0.25, and is 0"),
     (dict(clip_norm=1), r"another cfg: \[net\] clip_norm was not set, and is 1"),
     (dict(batch=8), r"another cfg: \[net\] batch was 4, and is 8"),
     (dict(subdivisions=1), r"another cfg: \[net\] subdivisions was 2, and is 1"),

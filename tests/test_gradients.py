@@ -7,6 +7,7 @@ from gradients import check_layer, check_network
 from pydarknet.activations import ACTIVATIONS
 from pydarknet.cfg import parse_cfg_text
 from pydarknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.layers import projection
 from pydarknet.layers.base import OneHot, steps_per_block
 from pydarknet.layers.batchnorm import BatchNormLayer
 from pydarknet.layers.connected import Connected
@@ -108,6 +109,17 @@ def test_gradients_of_a_dense_input(make, norm):
 def test_gradients_of_a_one_hot_input(make, norm):
     random = np.random.default_rng(11)
     check_layer(moved(make(norm), random), OneHot(distinct_symbols(random), D), random)
+
+
+@pytest.mark.parametrize("ones", [False, True])
+@every_layer
+def test_the_gradient_of_one_hot_input_added_up(monkeypatch, make, ones):
+    """What is done with more columns: the sum of those of each symbol, in place of a product."""
+    monkeypatch.setattr(projection, "SMALL", 0)
+    random = np.random.default_rng(11)
+    symbols = random.integers(D - 1, size=(T, B))  # the last never occurs
+    x = OneHot(symbols, D, random.choice([0, 2.0], size=symbols.shape) if ones else None)
+    check_layer(moved(make(False), random), x, random)
 
 
 @with_and_without_norm

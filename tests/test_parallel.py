@@ -46,8 +46,8 @@ class _Context:
 
     def __enter__(self):
         train_call = self.processes.__enter__()
-        return Trainer(self.network, self.corpus, srand=3, jump=1 / 4, validation=self.validation,
-                       train_call=train_call)
+        self.network.jump = 1 / 4
+        return Trainer(self.network, self.corpus, srand=3, validation=self.validation, train_call=train_call)
 
     def __exit__(self, *what):
         return self.processes.__exit__(*what)

@@ -250,7 +250,7 @@ class GRUTape(Tape):
 
     def start_back(self):
         """Make the views of the backward pass, if it is the first; return dh of after the end: zero."""
-        T, H, B = self.T, self.H, self.B
+        H = self.H
         if self.steps_back is None:
             size = max(len(block) for block in self.blocks)
             self.slopes = self.per_step(size, 4, H)

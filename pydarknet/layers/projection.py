@@ -10,7 +10,7 @@ import numpy as np
 from pydarknet.layers.base import Buffer, OneHot, flat
 from pydarknet.threads import product
 
-SMALL = 1 << 18  # elements of dz: up to so many, the product with written-out columns beats adding up (benchmarks/README.md)
+SMALL = 1 << 18  # elements of dz, and of x: up to so many, a product with x written out beats adding up (benchmarks/README.md)
 
 
 class InputProjection:
@@ -56,7 +56,8 @@ class InputProjection:
         """
         x, dz = self._x, flat(dz)
         if self._used is not None:
-            dU = self._sums(dz) if dz.size > SMALL else dz @ flat(x.dense(self._dtype)).T
+            small = max(len(dz), x.size) * dz.shape[1] <= SMALL
+            dU = dz @ flat(x.dense(self._dtype)).T if small else self._sums(dz)
             self._U.gradient[:, self._used] += dU
             return None
         dU = self._dU.array(len(dz), len(x))
@@ -71,7 +72,7 @@ class InputProjection:
     def _sums(self, dz):
         """For each symbol that occurs, the sum of the columns of ``dz`` (R, N) where it does: (R, D')."""
         symbols, ones = self._x.symbols.reshape(-1), self._x.ones
-        columns = np.argsort(symbols, kind="stable")  # of the first symbol, then of the second
+        columns = np.argsort(symbols, kind="stable")  # sorted by symbol
         ends = np.cumsum(np.bincount(symbols, minlength=self._used.size))
         sums = np.empty((self._used.size, len(dz)), self._dtype)
         for total, start, end in zip(sums, (0, *ends), ends):

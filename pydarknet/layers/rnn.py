@@ -172,7 +172,7 @@ class RNNTape(Tape):
 
     def start_back(self):
         """Make the views of the backward pass, if it is the first; return dh of after the end: zero."""
-        H, B = self.H, self.B
+        H = self.H
         if self.steps_back is None:
             size = max(len(block) for block in self.blocks)
             self.ones = self.per_step(size, H, make=np.ones)

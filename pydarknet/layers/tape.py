@@ -49,9 +49,9 @@ class Tape:
     # The two uses of one buffer for weights: they never overlap in time.
 
     def weights_and_bias(self, W, b, scale=None, parts=1):
-        """[W b], which multiplies the state and the ones below it, times ``scale`` (R, 1): (parts, gates, H', H+1).
+        """[W b], which multiplies the state and the ones below it, times ``scale``: (parts, gates, H', H+1).
 
-        Of W (R, H) the R / H gates are apart, and of each gate the ``parts`` of its H units. Valid until
+        ``b`` and ``scale`` are (R, 1). Of W (R, H) the R / H gates are apart, and of each gate the ``parts`` of its H units. Valid until
         :meth:`recurrent_products`.
         """
         H, gates = self.H, self.rows // self.H
@@ -71,9 +71,9 @@ class Tape:
 
 def by_part(matrix, gates, parts):
     """Rows in the order gate, part, unit (R, ...) as an array (parts, gates, H', ...): the same memory."""
-    return matrix.reshape(gates, parts, -1, *matrix.shape[1:]).swapaxes(0, 1)
+    return matrix.reshape(gates, parts, len(matrix) // (gates * parts), *matrix.shape[1:]).swapaxes(0, 1)
 
 
 def by_gate(z, gates=4):
     """Rows of several gates (gates * H, ...) as an array (gates, H, ...): the same memory."""
-    return z.reshape(gates, -1, *z.shape[1:])
+    return z.reshape(gates, len(z) // gates, *z.shape[1:])
