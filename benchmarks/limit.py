@@ -89,8 +89,8 @@ def main():
         steps = [products_step(*GRID[n]), halves[n], training.pydarknet_step(*GRID[n], ids), training.torch_step(*GRID[n], ids)]
         *products, ours, theirs = training.side_by_side(steps, options.burst, options.rounds)
         ratios.append((theirs / ours, theirs / min(products)))
-        print("|", *GRID[n], *(f"{1e3 * t:.2f}" for t in (min(products), ours, theirs)), *(f"{r:.2f}" for r in ratios[-1]),
-              sep=" | ", end=" |\n", flush=True)
+        times = (f"{1e3 * t:.2f}" for t in (min(products), ours, theirs))
+        print("| " + " | ".join([*map(str, GRID[n]), *times, *(f"{ratio:.2f}" for ratio in ratios[-1])]) + " |", flush=True)
     print("\ngeometric means of the ratios:", *(f"{mean:.2f}" for mean in np.exp(np.mean(np.log(ratios), axis=0))))
 
 
