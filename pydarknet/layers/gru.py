@@ -108,22 +108,21 @@ class GRU(Layer):
         Wb, = tape.weights_and_bias(W, b, half)
         Wb_rz, Wb_q = Wb[:2], Wb[2]
         for block in tape.blocks:
-            Ux = self._input.block(block, U)
-            for t, Ux_t in zip(block, Ux.swapaxes(0, 1)):
+            Ux = by_gate(self._input.block(block, U), 3)
+            for t, Ux_t in zip(block, Ux.transpose(2, 0, 1, 3)):
                 h_1, v_1, rz, r, z, q, h_, v, h, spare = tape.steps[t]
                 np.matmul(Wb_rz, h_1, out=rz)
                 if normalize:
-                    self.u_norm.forward(Ux_t, t)
-                    np.add(Ux_t, after_norm, out=Ux_t)
+                    self.u_norm.forward_gates(Ux_t, t)
+                    np.add(Ux_t, by_gate(after_norm, 3), out=Ux_t)
                     self.w_norm.forward_gates(rz, t, rz_rows)
-                Ux_rz, Ux_q = Ux_t[rz_rows], Ux_t[q_rows]
-                np.add(rz, by_gate(Ux_rz, 2), out=rz)  # Ur x + Wr h₋₁ + br and Uz x + Wz h₋₁ + bz
+                np.add(rz, Ux_t[:2], out=rz)        # Ur x + Wr h₋₁ + br and Uz x + Wz h₋₁ + bz
                 activate(rz, logistic=True)
                 np.multiply(r, h_, out=v)           # v = r ∘ h₋₁
                 np.matmul(Wb_q, v_1, out=q)
                 if normalize:
                     self.w_norm.forward(q, t, q_rows)
-                np.add(q, Ux_q, out=q)              # Uh x + Wh v + bh
+                np.add(q, Ux_t[2], out=q)           # Uh x + Wh v + bh
                 activate(q, logistic)
                 blend(z, h_, q, spare, h)
         state["h"][...] = tape.h[:H, T]

@@ -112,15 +112,15 @@ class LSTM(Layer):
             part, weights = tape.parts[n], Wb[n]
             part.c[0][...] = state["c"][part.rows]
             for block in tape.blocks:
-                Ux = self._input.block(block, U[n], part.outputs)
-                for t, Ux_t in zip(block, Ux.swapaxes(0, 1)):
+                Ux = by_gate(self._input.block(block, U[n], part.outputs))
+                for t, Ux_t in zip(block, Ux.transpose(2, 0, 1, 3)):
                     z = part.z[t]
                     np.matmul(weights, tape.h[:, t], out=z)  # W h₋₁ + b, of each gate
                     if normalize:
                         self.w_norm.forward_gates(z, t)
-                        self.u_norm.forward(Ux_t, t)
+                        self.u_norm.forward_gates(Ux_t, t)
                         np.add(z, by_gate(after_norm), out=z)
-                    np.add(z, by_gate(Ux_t), out=z)          # z = U x + W h₋₁ + b
+                    np.add(z, Ux_t, out=z)                   # z = U x + W h₋₁ + b
                     cell(*part.cells[t])
                     meet()  # the next step needs the h of all units
             state["c"][part.rows] = part.c[T]
