@@ -51,8 +51,8 @@ class Tape:
     def weights_and_bias(self, W, b, scale=None, parts=1):
         """[W b], which multiplies the state and the ones below it, times ``scale``: (parts, gates, H', H+1).
 
-        ``b`` and ``scale`` are (R, 1). Of W (R, H) the R / H gates are apart, and of each gate the ``parts`` of its H units. Valid until
-        :meth:`recurrent_products`.
+        ``b`` and ``scale`` are (R, 1). Of W (R, H) the R / H gates are apart, and of each gate the ``parts`` of
+        its H units. Valid until :meth:`recurrent_products`.
         """
         H, gates = self.H, self.rows // self.H
         # Turned around in memory: with few streams the product is faster by a tenth.
