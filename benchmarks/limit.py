@@ -2,11 +2,12 @@
 
     python benchmarks/limit.py [--quick] [--points 0,3,5]
 
-The products of the step, as many and as large as the equations ask for, are done by NumPy with nothing between
-them: by this process with the matrix library's threads, and by two processes with half of the streams and one thread each; the
-faster of the two counts. Beside it, in turn, one whole step of PyTorch and of pydarknet, as in training.py.
-The one-hot input of the first layer, which needs no product, is left out. Nothing in Python can be faster than
-the limit with the same matrix library.
+The products of the step, as many and as large as the equations ask for, are done by NumPy with nothing
+between them: by this process with the matrix library's threads, and by two processes with half of the
+streams and one thread each; the faster of the two counts. Beside it, in turn, one whole step of PyTorch
+and of pydarknet, as in training.py. The one-hot input of the first layer, which needs no product, is left
+out. It is a limit for these two ways to share out the products: threads that share out the units, as
+pydarknet has for large layers, are not tried.
 """
 
 import multiprocessing

@@ -4,8 +4,9 @@ Each of B streams reads consecutive text from an offset of its own, wrapping at 
 the next T characters of every stream, (T, B), and adds to the gradients; after ``subdivisions`` calls
 the parameters are updated: one iteration. Before each next call a stream jumps to a new random offset
 with the cfg's probability ``jump``, as a rule 1/64, and its state is cleared then. Without jumps
-(``jump=0``) the offsets are at equal distances, so that the text is read evenly. Source: ``train_char_rnn`` and ``get_rnn_data``
-in Darknet's ``examples/rnn.c``, ``train_network_datum`` in ``src/network.c``.
+(``jump=0``) the offsets are at equal distances, so that the text is read evenly. Source:
+``train_char_rnn`` and ``get_rnn_data`` in Darknet's ``examples/rnn.c``, ``train_network_datum`` in
+``src/network.c``.
 """
 
 import math
@@ -54,8 +55,8 @@ class Trainer:
 
     ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
     network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
-    streams' offsets; ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network; ``train_call``
-    does what the network's own does, on several cores (:func:`~pydarknet.parallel.stream_processes`).
+    streams' offsets; ``validation`` is a :class:`~pydarknet.validation.Validation` of the same network;
+    ``train_call`` does what the network's own does, on several cores (:func:`~pydarknet.parallel.stream_processes`).
 
     Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
     TextError for a symbol that the network has no input for.

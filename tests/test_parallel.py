@@ -136,7 +136,7 @@ def test_input_is_checked(tmp_path):
 
 def test_an_interrupt_while_they_start_loses_none(tmp_path):
     program = f"""
-import os, signal, time
+import os, signal
 from pydarknet import load_network
 from pydarknet.parallel import stream_processes
 import numpy as np

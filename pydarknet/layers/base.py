@@ -223,7 +223,7 @@ class Matrix:
 def activation_array(features, T, B, dtype, make=np.empty):
     """An activation (features, T, B) with the features of each column side by side in memory.
 
-    So a step is a matrix without gaps, all steps together are one too, and so is, but for its place in the row, a gate.
+    So each step is one run of memory, and all steps together are one matrix.
     """
     return make((T, B, features), dtype).transpose(2, 0, 1)
 

@@ -106,7 +106,8 @@ class LSTM(Layer):
             self.u_norm.begin(T, B, half)
             self.w_norm.begin(T, B, half)
             after_norm, b, half = b * half, np.zeros_like(b), np.ones_like(half)
-        Wb, U = tape.share_out(W, b, half), tape.share_out_input(self._input.columns(U), half)
+        Wb = tape.weights_and_bias(W, b, half, len(tape.parts))
+        U = tape.share_out(self._input.columns(U), half)
 
         def steps(n, meet):  # of one part of the units
             part, weights = tape.parts[n], Wb[n]

@@ -21,11 +21,7 @@ class LSTMTape(Tape):
     def fits(self, T, B, count):
         return super().fits(T, B) and len(self.parts) == count
 
-    def share_out(self, W, b, scale):
-        """[W b] times ``scale`` (4H, 1), for each part a gate at a time: (parts, 4, H', H+1)."""
-        return self.weights_and_bias(W, b, scale, len(self.parts))
-
-    def share_out_input(self, U, scale):
+    def share_out(self, U, scale):
         """``U`` (4H, D) times ``scale``, for each part its rows together: (parts, 4H', D), in U's own order of memory."""
         parts, D = len(self.parts), U.shape[1]
         size = self.H // parts
