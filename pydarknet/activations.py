@@ -105,6 +105,16 @@ def _logistic(x, out):
     return out
 
 
+def logistic_of_minus(x):
+    """In place, σ(-x) = 1 / (1 + e^x), for x any array: half the time of ``logistic`` where minus x costs nothing.
+
+    Where e^x overflows, to infinity, it is 0: the caller silences numpy's "over".
+    """
+    np.exp(x, out=x)
+    np.add(x, 1, out=x)
+    np.reciprocal(x, out=x)
+
+
 def _logistic_backward(dy, y, x, out):
     slope = 1 - y
     slope *= y

@@ -41,7 +41,8 @@ class Connected(Layer):
         _, T, B = x.shape
         W, b = self._weights(fold=not train)
         self._input.begin(x)
-        z = flat(self._input.block(range(T), self._input.columns(W)))
+        U, = self._input.weights(W)
+        z = flat(self._input.block(range(T), U)[0])
         if train and self.norm is not None:
             pieces = self._normalized_together(z.reshape(-1, T, B))
             self.norm.begin(len(pieces), pieces[0].shape[1])

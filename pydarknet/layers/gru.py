@@ -28,11 +28,12 @@ Source: K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decode
 
 import numpy as np
 
+from pydarknet.activations import logistic_of_minus
 from pydarknet.dialect import ALEXEYAB, PJREDDIE
-from pydarknet.layers.base import Layer, Matrix, activation_array, flat, uniform_weights
+from pydarknet.layers.base import Layer, Matrix, activation_array, as_it_lies, by_gate, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
 from pydarknet.layers.projection import InputProjection
-from pydarknet.layers.tape import Tape, by_gate
+from pydarknet.layers.tape import Tape
 
 GATES = "rzh"  # the order of the gates and the candidate in U, W and b
 
@@ -75,7 +76,7 @@ class GRU(Layer):
         if random is not None:
             for name in FILE_ORDER[PJREDDIE]:
                 uniform_weights(random, getattr(self, name).weights)
-        self._input = InputProjection(self.U)
+        self._input = InputProjection(self.U, len(GATES))
         self._rz = slice(0, 2 * H)  # rows of what is known before the candidate
         self._q = slice(2 * H, 3 * H)
         self._tape = None
@@ -91,32 +92,33 @@ class GRU(Layer):
     def _state_names(self):
         return ("h",)
 
+    @np.errstate(over="ignore")  # e⁻ᶻ may be infinite: σ(z) is 0 then
     def forward(self, x, train=False):
         H, (_, T, B) = self.outputs, x.shape
         tape, state = self._tape_for(T, B), self.state(B)
         tape.h[:H, 0] = state["h"]
         tape.logistic = logistic = self.logistic_candidate
         normalize = train and self.u_norm is not None
-        half, rz_rows, q_rows = self._half(), self._rz, self._q
+        signs, rz_rows, q_rows = self._signs(), self._rz, self._q
         U, W, b = self._weights(fold=not train)
         if normalize:
-            self.u_norm.begin(T, B, half)
-            self.w_norm.begin(T, B, half)
-            after_norm, b, half = b * half, np.zeros_like(b), np.ones_like(half)
+            self.u_norm.begin(T, B, signs)
+            self.w_norm.begin(T, B, signs)
+            after_norm, b, signs = b * signs, np.zeros_like(b), np.ones_like(signs)
         self._input.begin(x)
-        U = self._input.columns(U) * half
-        Wb, = tape.weights_and_bias(W, b, half)
-        Wb_rz, Wb_q = Wb[:2], Wb[2]
+        U, = self._input.weights(U, signs)
+        Wb, = tape.weights_and_bias(W, b, signs)
+        Wb_rz, Wb_q, Wh_rz = Wb[:2], Wb[2], tape.Wh_rz
         for block in tape.blocks:
-            Ux = by_gate(self._input.block(block, U), 3)
+            Ux = self._input.block(block, U)
             for t, Ux_t in zip(block, Ux.transpose(2, 0, 1, 3)):
                 h_1, v_1, rz, r, z, q, h_, v, h, spare = tape.steps[t]
-                np.matmul(Wb_rz, h_1, out=rz)
+                np.matmul(Wb_rz, h_1, out=Wh_rz)
                 if normalize:
                     self.u_norm.forward_gates(Ux_t, t)
                     np.add(Ux_t, by_gate(after_norm, 3), out=Ux_t)
-                    self.w_norm.forward_gates(rz, t, rz_rows)
-                np.add(rz, Ux_t[:2], out=rz)        # Ur x + Wr h₋₁ + br and Uz x + Wz h₋₁ + bz
+                    self.w_norm.forward_gates(Wh_rz, t, rz_rows)
+                np.add(as_it_lies(Wh_rz), as_it_lies(Ux_t[:2]), out=rz)  # Ur x + Wr h₋₁ + br and Uz x + Wz h₋₁ + bz
                 activate(rz, logistic=True)
                 np.multiply(r, h_, out=v)           # v = r ∘ h₋₁
                 np.matmul(Wb_q, v_1, out=q)
@@ -165,13 +167,13 @@ class GRU(Layer):
     def stepper(self, streams, one_hot):
         B, H, logistic = streams, self.outputs, self.logistic_candidate
         rz_rows, q_rows = self._rz, self._q
-        half = self._half()
-        U, W, b = (a * half for a in self._weights(fold=True))
+        signs = self._signs()
+        U, W, b = (a * signs for a in self._weights(fold=True))
         W_rz, W_q = W[rz_rows], W[q_rows]
         h = self.state(B)["h"]
         v, spare = np.empty_like(h), np.empty_like(h)
-        rz, r, z, q = gate_views(np.empty((3, H, B), self.dtype))
-        rz = rz.reshape(2 * H, B)
+        r, z, q = gates = np.empty((3, H, B), self.dtype)
+        rz = gates[:2].reshape(2 * H, B)
         project = self._input.stepper(U, b[:, 0], B, one_hot)
 
         def step(x):
@@ -188,12 +190,12 @@ class GRU(Layer):
 
         return step
 
-    def _half(self):
-        """The factor (3H, 1) of each row of U, W and b: a half where :func:`activate` is logistic."""
-        half = np.full((3 * self.outputs, 1), 0.5, self.dtype)
+    def _signs(self):
+        """The factor (3H, 1) of each row of U, W and b: -1 where :func:`activate` is logistic."""
+        signs = np.full((3 * self.outputs, 1), -1, self.dtype)
         if not self.logistic_candidate:
-            half[self._q] = 1
-        return half
+            signs[self._q] = 1
+        return signs
 
     def _weights(self, fold):
         """U, W and b (3H, 1), with ``fold`` batch norm folded in."""
@@ -210,11 +212,11 @@ class GRU(Layer):
 
 
 def activate(z, logistic):
-    """In place, tanh(z), or σ of what ``z`` is the half of: σ(2z) = tanh(z) / 2 + 1/2."""
-    np.tanh(z, out=z)
+    """In place, tanh(z), or σ of what ``z`` is *minus*."""
     if logistic:
-        np.multiply(z, 0.5, out=z)
-        np.add(z, 0.5, out=z)
+        logistic_of_minus(z)
+    else:
+        np.tanh(z, out=z)
 
 
 def blend(z, h_, q, spare, h):
@@ -222,11 +224,6 @@ def blend(z, h_, q, spare, h):
     np.subtract(h_, q, out=spare)
     np.multiply(z, spare, out=spare)
     np.add(q, spare, out=h)
-
-
-def gate_views(gates):
-    """r and z together (2, H, B), r, z and q, each (H, B), of ``gates`` (3, H, B)."""
-    return gates[:2], *gates
 
 
 class GRUTape(Tape):
@@ -241,8 +238,8 @@ class GRUTape(Tape):
         self.gates = self.per_step(T, 3, H)
         self.v = activation_array(H + 1, T, B, self.dtype)
         self.v[H] = 1
-        self.spare = self.per_step(H)
-        self.steps = [(self.h[:, t], self.v[:, t], *gate_views(self.gates[t]),
+        self.Wh_rz, self.spare = self.per_step(2, H), self.per_step(H)
+        self.steps = [(self.h[:, t], self.v[:, t], as_it_lies(self.gates[t, :2]), *self.gates[t],
                        self.h[:H, t], self.v[:H, t], self.h[:H, t + 1], self.spare) for t in range(T)]
         self.logistic = True  # the candidate of the last forward
         self.steps_back = None

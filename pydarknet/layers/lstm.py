@@ -32,12 +32,12 @@ are not repeated here.
 
 import numpy as np
 
+from pydarknet.activations import logistic_of_minus
 from pydarknet.dialect import ALEXEYAB, PJREDDIE
-from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
+from pydarknet.layers.base import Layer, Matrix, as_it_lies, by_gate, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
 from pydarknet.layers.lstm_tape import LSTMTape, cell_views
 from pydarknet.layers.projection import InputProjection
-from pydarknet.layers.tape import by_gate
 from pydarknet.threads import own_threads, run_together
 
 # The order of the gates in U, W, b and z: the logistic ones stand together (o i f), and so do those
@@ -83,9 +83,9 @@ class LSTM(Layer):
         if random is not None:
             for name in FILE_ORDER[PJREDDIE]:
                 uniform_weights(random, getattr(self, name).weights)
-        self._input = InputProjection(self.U)
-        self._half = np.ones((4 * H, 1), dtype)
-        self._half[:3 * H] = 0.5  # of the logistic gates: see cell()
+        self._input = InputProjection(self.U, len(GATES))
+        self._signs = np.ones((4 * H, 1), dtype)
+        self._signs[:3 * H] = -1  # of the logistic gates: see cell()
         self._tape = None
 
     def stored(self, dialect):
@@ -94,6 +94,7 @@ class LSTM(Layer):
     def _state_names(self):
         return "h", "c"
 
+    @np.errstate(over="ignore")  # e⁻ᶻ may be infinite: σ(z) is 0 then
     def forward(self, x, train=False):
         H, (_, T, B) = self.outputs, x.shape
         normalize = train and self.u_norm is not None
@@ -101,27 +102,27 @@ class LSTM(Layer):
         tape, state = self._tape_for(T, B), self.state(B)
         tape.h[:H, 0] = state["h"]
         U, W, b = self._weights(fold=not train)
-        half = self._half
+        signs = self._signs
         if normalize:
-            self.u_norm.begin(T, B, half)
-            self.w_norm.begin(T, B, half)
-            after_norm, b, half = b * half, np.zeros_like(b), np.ones_like(half)
-        Wb = tape.weights_and_bias(W, b, half, len(tape.parts))
-        U = tape.share_out(self._input.columns(U), half)
+            self.u_norm.begin(T, B, signs)
+            self.w_norm.begin(T, B, signs)
+            after_norm, b, signs = b * signs, np.zeros_like(b), np.ones_like(signs)
+        Wb = tape.weights_and_bias(W, b, signs, len(tape.parts))
+        U = self._input.weights(U, signs, len(tape.parts))
 
         def steps(n, meet):  # of one part of the units
             part, weights = tape.parts[n], Wb[n]
+            Wh = part.Wh
             part.c[0][...] = state["c"][part.rows]
             for block in tape.blocks:
-                Ux = by_gate(self._input.block(block, U[n], part.outputs))
+                Ux = self._input.block(block, U[n], part.outputs)
                 for t, Ux_t in zip(block, Ux.transpose(2, 0, 1, 3)):
-                    z = part.z[t]
-                    np.matmul(weights, tape.h[:, t], out=z)  # W h₋₁ + b, of each gate
+                    np.matmul(weights, tape.h[:, t], out=Wh)  # W h₋₁ + b, of each gate
                     if normalize:
-                        self.w_norm.forward_gates(z, t)
+                        self.w_norm.forward_gates(Wh, t)
                         self.u_norm.forward_gates(Ux_t, t)
-                        np.add(z, by_gate(after_norm), out=z)
-                    np.add(z, Ux_t, out=z)                   # z = U x + W h₋₁ + b
+                        np.add(Wh, by_gate(after_norm, 4), out=Wh)
+                    np.add(as_it_lies(Wh), as_it_lies(Ux_t), out=part.z[t])  # z = U x + W h₋₁ + b
                     cell(*part.cells[t])
                     meet()  # the next step needs the h of all units
             state["c"][part.rows] = part.c[T]
@@ -164,21 +165,19 @@ class LSTM(Layer):
         return self._input.backward(self.u_norm.gradient if normalize else tape.dz, want_dx)  # dU = Σ dz xᵀ, dx = Uᵀ dz
 
     def stepper(self, streams, one_hot):
-        U, W, b = (a * self._half for a in self._weights(fold=True))
+        U, W, b = (a * self._signs for a in self._weights(fold=True))
         B, H = streams, self.outputs
         state = self.state(B)
         h, c = state["h"], state["c"]
-        gates = np.empty((5, H, B), self.dtype)
-        z, *views = cell_views(gates)
-        rows = z.reshape(4 * H, B)
-        products, tanh_c, c_ = np.empty((2, H, B), self.dtype), np.empty_like(h), gates[4]
+        gates, products = np.empty((5, H, B), self.dtype), np.empty((2, H, B), self.dtype)
+        z, c_, views = gates[:4].reshape(4 * H, B), gates[4], cell_views(gates, products, c, np.empty_like(h), h)
         project = self._input.stepper(U, b[:, 0], B, one_hot)
 
         def step(x):
-            np.matmul(W, h, out=rows)
-            np.add(rows, project(x), out=rows)
+            np.matmul(W, h, out=z)
+            np.add(z, project(x), out=z)
             c_[...] = c
-            cell(z, *views, products, c, tanh_c, h)
+            cell(*views)
             return h
 
         return step
@@ -198,17 +197,15 @@ class LSTM(Layer):
         return self._tape
 
 
-def cell(z, oif, i_f, g_c_, o, products, c, tanh_c, h):
-    """One step of the cell, in place: z (4, H, B) becomes the gates o i f g; then c from c₋₁, and h.
+def cell(oif, g, i_f, g_c_, products, ig, fc_, c, tanh_c, o, h):
+    """One step of the cell, in place: z becomes the gates o i f g; then c from c₋₁, and h (:func:`cell_views`).
 
-    ``i_f`` and ``g_c_`` (2, H, B) are views of the pairs i, f and g, c₋₁. The rows of o, i and f
-    hold *half* of their z, so that one tanh serves all four gates: σ(z) = tanh(z/2) / 2 + 1/2.
+    Of the logistic gates ``oif`` holds *minus* z, and c₋₁ is that of ``g_c_``.
     """
-    np.tanh(z, out=z)                      # g = tanh(z)
-    np.multiply(oif, 0.5, out=oif)
-    np.add(oif, 0.5, out=oif)              # o, i, f = σ(z)
+    logistic_of_minus(oif)                 # o, i, f = σ(z)
+    np.tanh(g, out=g)                      # g = tanh(z)
     np.multiply(i_f, g_c_, out=products)   # i ∘ g and f ∘ c₋₁
-    np.add(products[0], products[1], out=c)  # c = f ∘ c₋₁ + i ∘ g
+    np.add(ig, fc_, out=c)                 # c = f ∘ c₋₁ + i ∘ g
     np.tanh(c, out=tanh_c)
     np.multiply(o, tanh_c, out=h)          # h = o ∘ tanh(c)
 

@@ -5,8 +5,8 @@ The equations are in :mod:`pydarknet.layers.lstm`; why the layout is as it is sa
 
 import numpy as np
 
-from pydarknet.layers.base import Buffer
-from pydarknet.layers.tape import Tape, by_gate, by_part
+from pydarknet.layers.base import Buffer, as_it_lies, by_gate
+from pydarknet.layers.tape import Tape
 
 
 class LSTMTape(Tape):
@@ -16,21 +16,9 @@ class LSTMTape(Tape):
         super().__init__(layer, T, B, rows=4 * layer.outputs)
         size = self.H // count
         self.parts = [Part(self, slice(start, start + size)) for start in range(0, self.H, size)]
-        self._input_weights = Buffer(self.dtype)
 
     def fits(self, T, B, count):
         return super().fits(T, B) and len(self.parts) == count
-
-    def share_out(self, U, scale):
-        """``U`` (4H, D) times ``scale``, for each part its rows together: (parts, 4H', D), in U's own order of memory."""
-        parts, D = len(self.parts), U.shape[1]
-        size = self.H // parts
-        if U.flags.c_contiguous:
-            out = self._input_weights.array(parts, 4, size, D)
-        else:
-            out = np.moveaxis(self._input_weights.array(parts, D, 4, size), 1, -1)
-        np.multiply(by_part(U, 4, parts), by_part(scale, 4, parts), out=out)
-        return out.reshape(parts, 4 * size, D)
 
     def start_back(self):
         """Make the parts ready for the way back; return dh and dc of after the end: zeros."""
@@ -50,11 +38,11 @@ class Part:
         self.rows = rows
         self.gates = tape.per_step(T + 1, 5, H)
         self.tanh_c = tape.per_step(T, H)
-        self.products = tape.per_step(2, H)
+        self.Wh, products = tape.per_step(4, H), tape.per_step(2, H)
         self.c = [gates[4] for gates in self.gates]  # c[t] is the cell before step t
-        self.cells = [(*cell_views(self.gates[t]), self.products, self.c[t + 1], self.tanh_c[t], tape.h[rows, t + 1])
+        self.z = [as_it_lies(gates[:4]) for gates in self.gates]
+        self.cells = [cell_views(*map(as_it_lies, (self.gates[t], products, self.c[t + 1], self.tanh_c[t], tape.h[rows, t + 1])))
                       for t in range(T)]
-        self.z = [views[0] for views in self.cells]
         self.outputs = Buffer(tape.dtype)
         self.steps_back = None
 
@@ -65,7 +53,7 @@ class Part:
         _, _, H, _ = self.gates.shape
         self.slopes = tape.per_step(max(len(block) for block in tape.blocks), 5, H)
         self.dh, self.spare = tape.per_step(H), tape.per_step(H)
-        dz = by_gate(tape.dz)[:, self.rows]
+        dz = by_gate(tape.dz, 4)[:, self.rows]
         self.steps_back = [(slopes[0], slopes[1:4], slopes[4], self.gates[t, 2],
                             tape.dz[:, t], dz[0, :, t], dz[1:, :, t])
                            for block in tape.blocks for slopes, t in zip(self.slopes, block)]
@@ -76,6 +64,6 @@ class Part:
         return self.gates[steps], self.tanh_c[steps], self.slopes[:len(block)]
 
 
-def cell_views(gates):
-    """The first arguments of ``cell``, z oif i_f g_c_ o, in an array (5, H, B): o i f g and c₋₁."""
-    return gates[:4], gates[:3], gates[1:3], gates[3:], gates[0]
+def cell_views(gates, products, c, tanh_c, h):
+    """The arguments of ``cell``: views of ``gates`` (5, ...), which are o i f g and c₋₁, and of ``products`` (2, ...)."""
+    return gates[:3], gates[3], gates[1:3], gates[3:], products, products[0], products[1], c, tanh_c, gates[0], h

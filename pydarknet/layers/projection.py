@@ -7,47 +7,64 @@ depends on the recurrence, so recurrent layers take it for a block of steps at a
 
 import numpy as np
 
-from pydarknet.layers.base import Buffer, OneHot, flat
+from pydarknet.layers.base import Buffer, OneHot, by_gate, by_part, flat
 from pydarknet.threads import product
 
 SMALL = 1 << 18  # elements of dz, and of x: up to so many, a product with x written out beats adding up (benchmarks/README.md)
 
 
 class InputProjection:
-    """``U @ x`` for the parameter ``U`` (R, D), block by block, and the gradients of U and x."""
+    """``U @ x`` for the parameter ``U`` (R, D), block by block, and the gradients of U and x.
 
-    def __init__(self, U):
-        self._U = U
+    The R rows of U are those of several ``gates``, one gate's after the other's.
+    """
+
+    def __init__(self, U, gates=1):
+        self._U, self._gates = U, gates
         self._dtype = U.value.dtype
-        self._outputs, self._dU, self._dx = (Buffer(self._dtype) for _ in range(3))
+        self._weights, self._outputs, self._dU, self._dx = (Buffer(self._dtype) for _ in range(4))
 
     def begin(self, x):
         """Use the input ``x`` (D, T, B) for what follows."""
         self._x, self._used = x, None
         if isinstance(x, OneHot):
             self._used, self._x = x.compact()
+            # Where the columns of all gates are the rows of one table, the symbols' (T, gates, B) rows:
+            self._rows = self._x.symbols[:, None] + self._used.size * np.arange(self._gates)[:, None]
 
-    def columns(self, U):
-        """What :meth:`block` needs of ``U`` (R, D): all of it, or of symbols the columns of those that occur, each one run of memory."""
-        return U if self._used is None else np.asfortranarray(U.take(self._used, axis=1))
+    def weights(self, U, scale=None, parts=1):
+        """What :meth:`block` needs of ``U`` (R, D) times ``scale`` (R, 1), for each of ``parts`` of the H units of
+        all gates: (parts, gates, H', D), of symbols only the D' columns of those that occur. Valid until the next call."""
+        if self._used is None:
+            U = by_part(U, self._gates, parts)
+            if scale is None:
+                return U
+            out = self._weights.array(*U.shape)
+        else:
+            U = by_part(U.take(self._used, axis=1), self._gates, parts)
+            *shape, H, D = U.shape
+            out = self._weights.array(*shape, D, H).swapaxes(2, 3)  # a column of a gate: one run of memory
+        return np.multiply(U, 1 if scale is None else by_part(scale, self._gates, parts), out=out)
 
     def block(self, block, U, outputs=None):
-        """U @ x of the steps in the range ``block``: (R, len(block), B), valid until the next call.
+        """U @ x of the steps in the range ``block``, for one part ``U`` of the :meth:`weights`: (gates, H', len(block), B).
 
-        ``U`` has the rows that are wanted, of the :meth:`columns`. A thread that shares this object with
-        others brings ``outputs``, a Buffer of its own.
+        Valid until the next call. A thread that shares this object with others brings ``outputs``, a Buffer of its own.
         """
-        x, steps = self._x, slice(block.start, block.stop)
-        out = (outputs or self._outputs).activation(len(U), len(block), x.shape[2])
+        x, steps, out = self._x, slice(block.start, block.stop), outputs or self._outputs
+        gates, H, D = U.shape
         if self._used is None:
+            z = out.activation(gates * H, len(block), x.shape[2])
             multiply = np.matmul if outputs else product
-            multiply(U, flat(x[:, steps]), out=flat(out))
-        else:
-            # They are in range; "clip" spares numpy a copy that "raise" makes with out=.
-            np.take(U.T, x.symbols[steps], axis=0, out=out.transpose(1, 2, 0), mode="clip")
-            if x.ones is not None:
-                np.multiply(out, x.ones[steps], out=out)
-        return out
+            multiply(U.reshape(gates * H, D), flat(x[:, steps]), out=flat(z))
+            return by_gate(z, gates)
+        z = out.array(len(block), gates, x.shape[2], H)
+        table = U.swapaxes(1, 2).reshape(gates * D, H)
+        # They are in range; "clip" spares numpy a copy that "raise" makes with out=.
+        np.take(table, self._rows[steps], axis=0, out=z, mode="clip")
+        if x.ones is not None:
+            np.multiply(z, x.ones[steps, None, :, None], out=z)
+        return z.transpose(1, 3, 0, 2)
 
     def backward(self, dz, want_dx):
         """Add dz xᵀ to the gradient of U; return dx = Uᵀ dz (D, T, B), or None when it is not wanted.

@@ -9,7 +9,7 @@ The layout is chosen for speed, measured by ``benchmarks/``:
 
 import numpy as np
 
-from pydarknet.layers.base import Buffer, activation_array, flat, steps_per_block
+from pydarknet.layers.base import Buffer, activation_array, by_part, flat, steps_per_block
 from pydarknet.threads import product
 
 
@@ -67,13 +67,3 @@ class Tape:
         gradient = self._weights.array(self.rows, H + 1)
         product(flat(dz), flat(self.h)[:, :N].T, out=gradient)
         return gradient[:, :H], gradient[:, H]
-
-
-def by_part(matrix, gates, parts):
-    """Rows in the order gate, part, unit (R, ...) as an array (parts, gates, H', ...): the same memory."""
-    return matrix.reshape(gates, parts, len(matrix) // (gates * parts), *matrix.shape[1:]).swapaxes(0, 1)
-
-
-def by_gate(z, gates=4):
-    """Rows of several gates (gates * H, ...) as an array (gates, H, ...): the same memory."""
-    return z.reshape(gates, len(z) // gates, *z.shape[1:])
