@@ -75,6 +75,7 @@ class _Team:
         edges = [network.streams * n // count for n in range(count + 1)]
         self._own, *self._parts = (slice(*pair) for pair in zip(edges, edges[1:]))
         self._threads = max(1, (blas_threads() or 1) // count)
+        self._draws = any(layer.type == "dropout" for layer in network.layers)
         self._workers = []
         self._closed = False
         # Where the context is never left. It runs before multiprocessing's own, which would wait for the workers.
@@ -124,7 +125,7 @@ class _Team:
         network = self.network
         self._share_states()
         self._text[0], self._text[1] = symbols, truth
-        random = network.dropout_random.bit_generator.state
+        random = network.dropout_random.bit_generator.state if self._draws else None
         for worker in self._workers:
             worker.begin(random)
         with network.part_of_streams(self._own), blas_limited(self._threads):
@@ -163,7 +164,7 @@ class _Worker:
         theirs.close()
 
     def begin(self, random):
-        """Let it run the streams, from the state ``random`` of the generator for dropout on."""
+        """Let it run the streams, from the state ``random`` of the generator for dropout on, if there is one."""
         with suppress(OSError):  # it has ended: finish() says so
             self._pipe.send(random)
 
@@ -194,9 +195,11 @@ def _work(network, part, text, gradients, threads, pipe):
     with network.part_of_streams(part), blas_limited(threads), np.errstate(over="ignore", invalid="ignore"):
         while True:
             try:
-                network.dropout_random.bit_generator.state = pipe.recv()
+                random = pipe.recv()
             except EOFError:
                 return
+            if random is not None:
+                network.dropout_random.bit_generator.state = random
             network.parameters.clear_gradients()
             try:
                 answer = network.train_call(text[0][:, part], text[1][:, part]), None

@@ -74,8 +74,8 @@ class InputProjection:
         x, dz = self._x, flat(dz)
         if self._used is not None:
             small = max(len(dz), x.size) * dz.shape[1] <= SMALL
-            dU = dz @ flat(x.dense(self._dtype)).T if small else self._sums(dz)
-            self._U.gradient[:, self._used] += dU
+            dU_T = flat(x.dense(self._dtype)) @ dz.T if small else self._sums(dz)
+            self._U.gradient[:, self._used] += dU_T.T
             return None
         dU = self._dU.array(len(dz), len(x))
         product(dz, flat(x).T, out=dU)
@@ -87,7 +87,7 @@ class InputProjection:
         return dx
 
     def _sums(self, dz):
-        """For each symbol that occurs, the sum of the columns of ``dz`` (R, N) where it does: (R, D')."""
+        """For each symbol that occurs, the sum of the columns of ``dz`` (R, N) where it does: (D', R)."""
         symbols, ones = self._x.symbols.reshape(-1), self._x.ones
         columns = np.argsort(symbols, kind="stable")  # sorted by symbol
         ends = np.cumsum(np.bincount(symbols, minlength=self._used.size))
@@ -98,7 +98,7 @@ class InputProjection:
             if ones is not None:
                 addends *= ones.reshape(-1)[its, None]
             np.add.reduce(addends, axis=0, out=total)
-        return sums.T
+        return sums
 
     def stepper(self, U, b, streams, one_hot):
         """A function of x (D, B), or of symbols (B,) with ``one_hot``, that returns U @ x + b (R, B)."""
