@@ -7,14 +7,13 @@ training run is a process of its own; its peak memory is the operating system's 
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from machine import describe, python_text
-from processes import run
+from processes import HERE, run
 from training import pydarknet_step, side_by_side
 
 CFG = """[net]
@@ -31,6 +30,20 @@ activation=linear
 [softmax]
 """
 
+# As the command trains; it prints the median seconds of an iteration and the peak memory of all its processes.
+TRAIN = """
+import sys
+sys.path.insert(0, {here!r})
+import numpy as np
+import pydarknet
+from processes import peak_of_all
+from pydarknet.parallel import stream_processes, suitable_processes
+network = pydarknet.load_network({cfg!r}, srand=1)
+with pydarknet.Corpus.open({text!r}) as text, stream_processes(network, suitable_processes(network)) as train_call:
+    steps = list(pydarknet.Trainer(network, text, srand=1, train_call=train_call).run())
+    print(np.median([step.seconds for step in steps]), peak_of_all())
+"""
+
 
 def growth_with_text(largest, iterations=300):
     print("| text MB | us a character | peak memory MB |")
@@ -41,14 +54,12 @@ def growth_with_text(largest, iterations=300):
         piece = python_text().tobytes()
         megabytes = 1
         while megabytes <= largest:
-            text, log = folder / "text.txt", folder / "log.json"
+            text = folder / "text.txt"
             with open(text, "wb") as file:
                 for _ in range(megabytes):
                     file.write(piece[:1_000_000].ljust(1_000_000))
-            log.unlink(missing_ok=True)
-            _, peak = run("-m", "pydarknet", "train", str(folder / "growth.cfg"), str(text), "--srand", "1",
-                          "--backup", str(folder / f"backup{megabytes}"), "--log", str(log))
-            seconds = np.median([json.loads(line)["seconds"] for line in log.read_text().splitlines()])
+            _, printed = run("-c", TRAIN.format(here=str(HERE), cfg=str(folder / "growth.cfg"), text=str(text)))
+            seconds, peak = map(float, printed.split())
             print(f"| {megabytes} | {1e6 * seconds / (32 * 50):.2f} | {peak / 1e6:.0f} |", flush=True)
             megabytes *= 10
 
