@@ -207,6 +207,7 @@ class Network:
 
         It is for a network that is not trained meanwhile, advances the network's state, and its
         result is overwritten by the next call. ``temperature`` takes the place of the softmax's own.
+        Numpy may warn of an "over": e⁻ᶻ of a gate that is shut (z < -88), whose σ is 0 then.
         """
         steps, one_hot = [], True
         for layer in self.body:

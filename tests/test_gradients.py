@@ -1,5 +1,7 @@
 """Every gradient of every layer against finite differences, and what must hold of all layers alike."""
 
+import warnings
+
 import numpy as np
 import pytest
 from gradients import check_layer, check_network
@@ -444,3 +446,21 @@ def test_candidate_of_a_gru_follows_the_dialect_of_the_moment():
     layer.reset_state()
     layer.dialect = ALEXEYAB
     np.testing.assert_array_equal(layer.forward(x), expected)
+
+
+@pytest.mark.parametrize("make", [lstm, gru, gru_tanh])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gates_that_are_wide_open_or_shut_are_one_or_zero(make, dtype):
+    layer = make(dtype=dtype)
+    gates = [name for name in ("uo", "ui", "uf", "ur", "uz") if hasattr(layer, name)]
+    x = np.random.default_rng(2).standard_normal((D, T, B)).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for bias in (-2000, 2000):  # e^2000 is beyond float64
+            for name in gates:
+                getattr(layer, name).biases[:] = bias
+            layer.reset_state()
+            y = layer.forward(x, train=True).copy()
+            assert np.isfinite(layer.backward(np.ones_like(y))).all()
+            open_ = {LSTM: bias > 0, GRU: bias < 0}[type(layer)]  # an update gate z of 1 keeps the state: 0
+            assert (y != 0).all() if open_ else (y == 0).all()

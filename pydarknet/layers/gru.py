@@ -191,7 +191,7 @@ class GRU(Layer):
         return step
 
     def _signs(self):
-        """The factor (3H, 1) of each row of U, W and b: -1 where :func:`activate` is logistic."""
+        """The factor (3H, 1) of each row of U, W and b: -1 where :func:`activate` is logistic, σ(z) = 1 / (1 + e⁻ᶻ)."""
         signs = np.full((3 * self.outputs, 1), -1, self.dtype)
         if not self.logistic_candidate:
             signs[self._q] = 1

@@ -85,7 +85,7 @@ class LSTM(Layer):
                 uniform_weights(random, getattr(self, name).weights)
         self._input = InputProjection(self.U, len(GATES))
         self._signs = np.ones((4 * H, 1), dtype)
-        self._signs[:3 * H] = -1  # of the logistic gates: see cell()
+        self._signs[:3 * H] = -1  # of the logistic gates, for σ(z) = 1 / (1 + e⁻ᶻ): see cell()
         self._tape = None
 
     def stored(self, dialect):
