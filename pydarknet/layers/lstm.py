@@ -102,7 +102,7 @@ class LSTM(Layer):
         tape, state = self._tape_for(T, B), self.state(B)
         tape.h[:H, 0] = state["h"]
         U, W, b = self._weights(fold=not train)
-        signs = self._signs
+        signs = self._signs  # so that below, of o i f, minus z is added up
         if normalize:
             self.u_norm.begin(T, B, signs)
             self.w_norm.begin(T, B, signs)
