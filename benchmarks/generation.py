@@ -15,13 +15,14 @@ V = 256
 
 
 def pydarknet_writer(H, layers, streams):
-    from pydarknet.cfg import parse_cfg_text
+    from pydarknet.darknet.cfg import parse_cfg_text
+    from pydarknet.darknet.randomness import CRandom
+    from pydarknet.inference.sample import generate
     from pydarknet.network import Network
-    from pydarknet.randomness import CRandom
-    from pydarknet.sample import generate
 
-    text = (f"[net]\ninputs={V}\n" + f"[lstm]\noutput={H}\n" * layers
-            + f"[connected]\noutput={V}\nactivation=linear\n[softmax]\n")
+    text = (
+        f"[net]\ninputs={V}\n" + f"[lstm]\noutput={H}\n" * layers + f"[connected]\noutput={V}\nactivation=linear\n[softmax]\n"
+    )
     network = Network(parse_cfg_text(text, "benchmark.cfg"), srand=1)
 
     def write(length):

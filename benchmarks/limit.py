@@ -17,7 +17,7 @@ import training
 from machine import describe, python_text
 from training import GRID, V
 
-from pydarknet.threads import blas_limited
+from pydarknet.system.threads import blas_limited
 
 
 def products_step(H, B, T, layers):

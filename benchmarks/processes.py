@@ -63,8 +63,12 @@ def main():
     print("| start-up | seconds |")
     print("|---|---|")
     empty = min(run("-c", "pass")[0] for _ in range(7))
-    for name, command in (("python -c pass", ("-c", "pass")), ("pydarknet --version", ("-m", "pydarknet", "--version")),
-                          ("import pydarknet", ("-c", "import pydarknet")), ("import torch", ("-c", "import torch"))):
+    for name, command in (
+        ("python -c pass", ("-c", "pass")),
+        ("pydarknet --version", ("-m", "pydarknet", "--version")),
+        ("import pydarknet", ("-c", "import pydarknet")),
+        ("import torch", ("-c", "import torch")),
+    ):
         seconds = min(run(*command)[0] for _ in range(7))
         print(f"| {name} | {seconds:.3f} ({seconds - empty:+.3f} to an empty Python) |", flush=True)
     print("\n| H | B | T | layers | peak MB pydarknet | peak MB PyTorch |")

@@ -16,21 +16,33 @@ from contextlib import ExitStack
 import numpy as np
 from machine import describe, matrix_product_peak, python_text
 
-GRID = [(64, 16, 32, 1), (128, 32, 50, 1), (128, 50, 50, 2), (256, 64, 64, 1), (256, 64, 64, 2),
-        (512, 64, 64, 1), (512, 128, 100, 2), (1024, 64, 64, 1), (1024, 128, 32, 3)]
+GRID = [
+    (64, 16, 32, 1),
+    (128, 32, 50, 1),
+    (128, 50, 50, 2),
+    (256, 64, 64, 1),
+    (256, 64, 64, 2),
+    (512, 64, 64, 1),
+    (512, 128, 100, 2),
+    (1024, 64, 64, 1),
+    (1024, 128, 32, 3),
+]
 V = 256
 KEPT = ExitStack()  # what ends with the benchmark: pydarknet's processes
 
 
 def pydarknet_step(H, B, T, layers, ids):
     """A function that does one training step of pydarknet, as the command trains, on the symbols ``ids`` (T+1, B)."""
-    from pydarknet.cfg import parse_cfg_text
+    from pydarknet.darknet.cfg import parse_cfg_text
     from pydarknet.network import Network
-    from pydarknet.optimizers import SGD
-    from pydarknet.parallel import stream_processes, suitable_processes
+    from pydarknet.optim.optimizers import SGD
+    from pydarknet.training.processes import stream_processes, suitable_processes
 
-    text = (f"[net]\ninputs={V}\nbatch={B}\ntime_steps={T}\n" + f"[lstm]\noutput={H}\n" * layers
-            + f"[connected]\noutput={V}\nactivation=linear\n[softmax]\n")
+    text = (
+        f"[net]\ninputs={V}\nbatch={B}\ntime_steps={T}\n"
+        + f"[lstm]\noutput={H}\n" * layers
+        + f"[connected]\noutput={V}\nactivation=linear\n[softmax]\n"
+    )
     network = Network(parse_cfg_text(text, "benchmark.cfg"), srand=1)
     optimizer = SGD(network.parameters, momentum=0.9, decay=0)
     train_call = KEPT.enter_context(stream_processes(network, suitable_processes(network)))
@@ -99,8 +111,9 @@ def symbols(text, point):
 def arguments(description):
     """The command line: ``points``, and how many ``rounds`` of how long a ``burst``, in seconds."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--points", type=lambda text: [int(n) for n in text.split(",")], default=range(len(GRID)),
-                        help="indices into the grid")
+    parser.add_argument(
+        "--points", type=lambda text: [int(n) for n in text.split(",")], default=range(len(GRID)), help="indices into the grid"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a measurement")
     parsed = parser.parse_args()
     parsed.rounds, parsed.burst = (3, 0.1) if parsed.quick else (8, 0.3)
@@ -120,13 +133,17 @@ def main():
     for n in options.points:
         H, B, T, layers = GRID[n]
         ids = symbols(text, n)
-        ours, theirs = side_by_side([pydarknet_step(H, B, T, layers, ids), torch_step(H, B, T, layers, ids)],
-                                    options.burst, options.rounds)
+        ours, theirs = side_by_side(
+            [pydarknet_step(H, B, T, layers, ids), torch_step(H, B, T, layers, ids)], options.burst, options.rounds
+        )
         peak = matrix_product_peak()
         rate = dense_operations(H, B, T, layers) / ours
         ratios.append(theirs / ours)
-        print(f"| {H} | {B} | {T} | {layers} | {1e3 * ours:.2f} | {1e3 * theirs:.2f} | {theirs / ours:.2f} | "
-              f"{rate / 1e9:.0f} | {rate / peak:.0%} |", flush=True)
+        print(
+            f"| {H} | {B} | {T} | {layers} | {1e3 * ours:.2f} | {1e3 * theirs:.2f} | {theirs / ours:.2f} | "
+            f"{rate / 1e9:.0f} | {rate / peak:.0%} |",
+            flush=True,
+        )
     print(f"\ngeometric mean of the ratios: {np.exp(np.mean(np.log(ratios))):.2f}")
 
 

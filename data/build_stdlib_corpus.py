@@ -100,9 +100,7 @@ def main(arguments=None):
         epilog="example: python data/build_stdlib_corpus.py --max-bytes 1000000 --output /tmp/small.txt",
     )
     beside = Path(__file__).with_name("stdlib.txt")
-    parser.add_argument(
-        "--output", type=Path, default=beside, metavar="FILE", help="(default: stdlib.txt beside this script)"
-    )
+    parser.add_argument("--output", type=Path, default=beside, metavar="FILE", help="(default: stdlib.txt beside this script)")
     parser.add_argument("--max-bytes", type=int, metavar="N", help="stop after N bytes (default: take all)")
     parser.add_argument("--force", action="store_true", help="replace a file that this script did not write")
     options = parser.parse_args(arguments)

@@ -41,7 +41,10 @@ is `-file`, that of the others standard input; `valid` and `validtactic` print a
 def page():
     """The text of ``docs/commands.md``."""
     commands = [(name, cli.get_command(None, name)) for name in COMMANDS]
-    parts = [TITLE, _table(("command", "what it does"), [(f"[`{name}`](#{name})", _summary(command)) for name, command in commands])]
+    parts = [
+        TITLE,
+        _table(("command", "what it does"), [(f"[`{name}`](#{name})", _summary(command)) for name, command in commands]),
+    ]
     return "\n".join(parts + [_section(name, command) for name, command in commands])
 
 

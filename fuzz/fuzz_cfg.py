@@ -3,8 +3,8 @@
 import numpy as np
 from shared import as_file, little_memory, no_cfg_warnings
 
-from pydarknet.limits import check_training_memory
 from pydarknet.network import load_network
+from pydarknet.system.memory import check_training_memory
 
 NET = b"[net]\ninputs=9\nbatch=4\nsubdivisions=2\ntime_steps=3\nlearning_rate=.1\nmax_batches=50\n"
 END = b"[connected]\noutput=9\nactivation=linear\n[softmax]\n"
@@ -12,8 +12,10 @@ SEEDS = [
     NET + b"momentum=.9\ndecay=.001\npolicy=steps\nsteps=10,20\nscales=.1,.1\nburn_in=5\n[lstm]\noutput=5\n" + END,
     NET + b"adam=1\nB1=.9\nB2=.999\neps=1e-7\npolicy=sgdr\nsgdr_cycle=9\n[gru]\noutput=5\ntanh=1\nbatch_normalize=1\n" + END,
     NET + b"policy=poly\npower=2\n[rnn]\noutput=4\nhidden=3\nlogistic=1\nshortcut=1\n[dropout]\nprobability=.2\n" + END,
-    NET + b"clip_norm=1\n[crnn]\nsize=1\noutput=4\nhidden=3\nactivation=leaky\n[batchnorm]\n[activation]\nactivation=elu\n"
-    + END + b"temperature=2\n[cost]\ntype=sse\nscale=.5\n",
+    NET
+    + b"clip_norm=1\n[crnn]\nsize=1\noutput=4\nhidden=3\nactivation=leaky\n[batchnorm]\n[activation]\nactivation=elu\n"
+    + END
+    + b"temperature=2\n[cost]\ntype=sse\nscale=.5\n",
 ]
 little_memory()
 no_cfg_warnings()

@@ -9,14 +9,17 @@ import struct
 
 from shared import as_file, no_cfg_warnings
 
-from pydarknet.checkpoint import MAGIC, VERSION, read_checkpoint, write_checkpoint
-from pydarknet.corpus import Corpus
 from pydarknet.network import load_network
-from pydarknet.trainer import Trainer
-from pydarknet.validation import Validation
+from pydarknet.text.corpus import Corpus
+from pydarknet.training.checkpoint import MAGIC, VERSION, read_checkpoint, write_checkpoint
+from pydarknet.training.trainer import Trainer
+from pydarknet.training.validation import Validation
 
-CFG = as_file(b"[net]\ninputs=4\nbatch=2\ntime_steps=2\nadam=1\nmax_batches=2000000000\n[lstm]\noutput=2\n"
-              b"[dropout]\n[connected]\noutput=4\nactivation=linear\n[softmax]\n", "tiny.cfg")
+CFG = as_file(
+    b"[net]\ninputs=4\nbatch=2\ntime_steps=2\nadam=1\nmax_batches=2000000000\n[lstm]\noutput=2\n"
+    b"[dropout]\n[connected]\noutput=4\nactivation=linear\n[softmax]\n",
+    "tiny.cfg",
+)
 TEXT = Corpus.from_symbols(bytes((n * n + n // 3) % 4 for n in range(60)))
 no_cfg_warnings()
 
@@ -34,7 +37,7 @@ def _seeds():
     with open(path, "rb") as file:
         content = file.read()
     header = struct.unpack_from("<I", content, 12)[0]
-    return [b"\0" + content, b"\1" + content[:-16], b"\2" + content[16:16 + header] + b"\0" + content[16 + header:-16]]
+    return [b"\0" + content, b"\1" + content[:-16], b"\2" + content[16 : 16 + header] + b"\0" + content[16 + header : -16]]
 
 
 SEEDS = _seeds()

@@ -4,13 +4,21 @@ import re
 
 from shared import as_file
 
-from pydarknet import text_files
-from pydarknet.corpus import Corpus
 from pydarknet.errors import TextError
-from pydarknet.text_files import LARGEST_TOKEN, read_tokens
+from pydarknet.text import stores as text_files
+from pydarknet.text.corpus import Corpus
+from pydarknet.text.stores import LARGEST_TOKEN, read_tokens
 
-SEEDS = [b"0 1 2 3\n", b"2147483647\t7\r\n\v\f 12", b"1 2\n3 x4", b"00000000012 5", b"2147483648 1", b"a\r\n<NEWLINE>\r\n\r\nc\r\n",
-         b"99999999999999999999 1", b"-1 +2 3.5"]
+SEEDS = [
+    b"0 1 2 3\n",
+    b"2147483647\t7\r\n\v\f 12",
+    b"1 2\n3 x4",
+    b"00000000012 5",
+    b"2147483648 1",
+    b"a\r\n<NEWLINE>\r\n\r\nc\r\n",
+    b"99999999999999999999 1",
+    b"-1 +2 3.5",
+]
 text_files._TOKEN_BLOCK = 64  # so that short files too are read in several blocks
 
 

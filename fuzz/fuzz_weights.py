@@ -10,10 +10,16 @@ from shared import as_file, no_cfg_warnings
 from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
 
-LAYERS = [b"[lstm]\noutput=2\n", b"[gru]\noutput=2\nbatch_normalize=1\n", b"[rnn]\noutput=2\nhidden=3\n[batchnorm]\n",
-          b"[crnn]\nsize=1\noutput=2\nhidden=2\n"]
-CFGS = [as_file(b"[net]\ninputs=3\n" + layers + b"[connected]\noutput=3\nactivation=linear\n[softmax]\n", f"{n}.cfg")
-        for n, layers in enumerate(LAYERS)]
+LAYERS = [
+    b"[lstm]\noutput=2\n",
+    b"[gru]\noutput=2\nbatch_normalize=1\n",
+    b"[rnn]\noutput=2\nhidden=3\n[batchnorm]\n",
+    b"[crnn]\nsize=1\noutput=2\nhidden=2\n",
+]
+CFGS = [
+    as_file(b"[net]\ninputs=3\n" + layers + b"[connected]\noutput=3\nactivation=linear\n[softmax]\n", f"{n}.cfg")
+    for n, layers in enumerate(LAYERS)
+]
 no_cfg_warnings()
 
 

@@ -6,8 +6,8 @@ import shutil
 import tempfile
 import warnings
 
-from pydarknet import limits
 from pydarknet.errors import CfgWarning
+from pydarknet.system import memory as limits
 
 _folder = tempfile.mkdtemp(prefix="pydarknet-fuzz-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)

@@ -6,8 +6,14 @@ __version__ = "0.1.0"
 
 __all__ = ["Corpus", "Network", "PydarknetError", "Step", "Trainer", "load_network"]
 
-_HOMES = {"Corpus": "corpus", "Network": "network", "PydarknetError": "errors", "Step": "trainer", "Trainer": "trainer",
-          "load_network": "network"}
+_HOMES = {
+    "Corpus": "text.corpus",
+    "Network": "network",
+    "PydarknetError": "errors",
+    "Step": "training.trainer",
+    "Trainer": "training.trainer",
+    "load_network": "network",
+}
 
 
 def __getattr__(name):

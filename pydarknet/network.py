@@ -9,24 +9,26 @@ from numbers import Integral
 
 import numpy as np
 
-from pydarknet.cfg import parse_cfg
-from pydarknet.dialect import PJREDDIE, Dialect
+from pydarknet.darknet.cfg import parse_cfg
+from pydarknet.darknet.dialect import PJREDDIE, Dialect
+from pydarknet.darknet.randomness import generator
+from pydarknet.darknet.weights import fits, read_header, read_weights, write_weights
 from pydarknet.errors import InputError
 from pydarknet.layers.base import OneHot
 from pydarknet.layers.elementwise import Dropout
-from pydarknet.layers.output import Cost, Softmax, softmax
+from pydarknet.layers.losses import Cost, Softmax, softmax
 from pydarknet.layers.registry import Context, build_layer
-from pydarknet.limits import check_layer_memory
-from pydarknet.optimizers import OptimizerOptions
-from pydarknet.parameters import ParameterBlock
-from pydarknet.randomness import generator
-from pydarknet.schedules import Schedule
-from pydarknet.threads import blas_threads, taking_over
-from pydarknet.weights import fits, read_header, read_weights, write_weights
+from pydarknet.optim.optimizers import OptimizerOptions
+from pydarknet.optim.parameters import ParameterBlock
+from pydarknet.optim.schedules import Schedule
+from pydarknet.system.memory import check_layer_memory
+from pydarknet.system.threads import blas_threads, taking_over
 
 # What Darknet reads from [net] for images; it means nothing for text.
-IMAGE_KEYS = ("max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
-              "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip").split()
+IMAGE_KEYS = (
+    "max_crop min_crop max_ratio min_ratio center angle aspect saturation exposure hue flip blur "
+    "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip"
+).split()
 JUMP = 1 / 64  # the chance of a stream to jump before a call: `rand() % 64 == 0` in Darknet
 LARGE_PRODUCT = 1 << 25  # multiplications of W h in a step: from there threads of our own pay (benchmarks/README.md)
 MOST_OWN_THREADS = 4  # on more cores it has not been measured
@@ -38,7 +40,7 @@ class Network:
 
     Attributes: ``cfg``; ``layers``, the softmax and cost included; ``inputs`` V; ``streams`` B,
     ``time_steps`` T, ``subdivisions`` and ``jump`` of training; ``schedule`` and ``optimizer_options``;
-    ``seen``, the samples trained on so far; ``dialect``; ``parameters`` (:class:`~pydarknet.parameters.ParameterBlock`).
+    ``seen``, the samples trained on so far; ``dialect``; ``parameters`` (:class:`~pydarknet.optim.parameters.ParameterBlock`).
     """
 
     def __init__(self, cfg, batch=None, time_steps=None, dialect=PJREDDIE, srand=None, dtype=np.float32):
@@ -104,7 +106,8 @@ class Network:
             section = cfg.layers[len(body)]
             raise section.error(
                 f"{self._softmax.outputs} outputs come in, but the network has inputs={self.inputs}: "
-                f"the layer before needs output={self.inputs}")
+                f"the layer before needs output={self.inputs}"
+            )
 
     # Running
 
@@ -119,9 +122,9 @@ class Network:
         out = np.empty((T, B, self.inputs), self.dtype)
         size = max(1, COLUMNS_AT_ONCE // max(B, 1))
         for t in range(0, T, size):
-            piece = symbols[t:t + size]
+            piece = symbols[t : t + size]
             p = self._softmax.forward(self._forward(piece, train=False))
-            out[t:t + size] = p.reshape(self.inputs, *piece.shape).transpose(1, 2, 0)
+            out[t : t + size] = p.reshape(self.inputs, *piece.shape).transpose(1, 2, 0)
         return out
 
     def train_call(self, symbols, truth, each=False):
@@ -188,8 +191,10 @@ class Network:
         except (ValueError, OverflowError):  # rows of different lengths, numbers beyond 64 bits
             raise InputError("symbols must be integers of shape (T, B)") from None
         if symbols.ndim != 2 or symbols.dtype.kind not in "iu" or not symbols.shape[1]:
-            raise InputError("symbols must be integers of shape (T, B) with at least one stream, "
-                             f"not {symbols.dtype} of shape {symbols.shape}")
+            raise InputError(
+                "symbols must be integers of shape (T, B) with at least one stream, "
+                f"not {symbols.dtype} of shape {symbols.shape}"
+            )
         if symbols.size and not 0 <= symbols.min() <= symbols.max() < self.inputs:
             bad = symbols.min() if symbols.min() < 0 else symbols.max()
             raise InputError(f"symbol {bad} is outside 0..{self.inputs - 1}: the cfg has inputs={self.inputs}")
@@ -259,8 +264,10 @@ class Network:
 
         Their states are views of the whole's, and dropout treats them as it would among the others.
         """
-        whole = [layer.swap_state({name: array[:, part] for name, array in layer.state(self.streams).items()})
-                 for layer in self.layers]
+        whole = [
+            layer.swap_state({name: array[:, part] for name, array in layer.state(self.streams).items()})
+            for layer in self.layers
+        ]
         dropouts = [layer for layer in self.layers if isinstance(layer, Dropout)]
         for layer in dropouts:
             layer.part = part, self.streams
@@ -331,7 +338,7 @@ def as_dtype(dtype):
 
 
 def as_dialect(name):
-    """The :class:`~pydarknet.dialect.Dialect` called ``name``; None stays None. Raises InputError."""
+    """The :class:`~pydarknet.darknet.dialect.Dialect` called ``name``; None stays None. Raises InputError."""
     try:
         return None if name is None else Dialect(name)
     except ValueError:

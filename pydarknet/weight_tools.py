@@ -1,7 +1,7 @@
 """Tools for weights files of recurrent networks: average, denormalize, partial, convert, statistics, ops.
 
 Each function takes a loaded :class:`~pydarknet.network.Network`; the file formats are in
-:mod:`pydarknet.weights`. Source: the commands of those names in Darknet's ``examples/darknet.c``,
+:mod:`pydarknet.darknet.weights`. Source: the commands of those names in Darknet's ``examples/darknet.c``,
 which know connected and GRU layers, but neither LSTM nor RNN.
 """
 
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pydarknet.cfg import parse_cfg
-from pydarknet.dialect import PJREDDIE
+from pydarknet.darknet.cfg import parse_cfg
+from pydarknet.darknet.dialect import PJREDDIE
+from pydarknet.darknet.weights import read_header, write_weights
 from pydarknet.errors import CfgWarning, InputError, WeightsError
-from pydarknet.files import show, why, write_atomically
 from pydarknet.layers.batchnorm import ALEXEYAB_EPSILON, EPSILON
 from pydarknet.network import Network
-from pydarknet.weights import read_header, write_weights
+from pydarknet.system.files import show, why, write_atomically
 
 
 def check_output(out, others):
@@ -36,8 +36,10 @@ def check_complete(network):
     """
     for section, layer in zip(network.cfg.layers, network.layers):
         if layer.dontload and not layer.dontsave and layer.stored(network.dialect):
-            raise WeightsError(f"{section.path}:{section.line}: [{section.name}] dontload=1: these weights are not read, "
-                               "so there are none to write; take the line out, or add dontsave=1")
+            raise WeightsError(
+                f"{section.path}:{section.line}: [{section.name}] dontload=1: these weights are not read, "
+                "so there are none to write; take the line out, or add dontsave=1"
+            )
 
 
 def average(network, paths, dialect=None):
@@ -96,8 +98,9 @@ def denormalized(network):
 
 def _inference_norm(arrays, prefix, dialect):
     """scale / d and the mean of one matrix, float64 (H,)."""
-    scales, mean, variance = (arrays[prefix + name].astype(np.float64)
-                              for name in ("scales", "rolling_mean", "rolling_variance"))
+    scales, mean, variance = (
+        arrays[prefix + name].astype(np.float64) for name in ("scales", "rolling_mean", "rolling_variance")
+    )
     d = np.sqrt(variance) + EPSILON if dialect is PJREDDIE else np.sqrt(variance + ALEXEYAB_EPSILON)
     return scales / d, mean
 
@@ -177,8 +180,17 @@ def statistics(network):
     for number, layer in enumerate(network.layers):
         for name, array in layer.stored(network.dialect):
             x = array.astype(np.float64)
-            yield Statistics(number, layer.type, name.lstrip("."), x.size, float(np.sqrt(np.mean(x * x))), float(x.mean()),
-                             float(x.std()), float(x.min()), float(x.max()))
+            yield Statistics(
+                number,
+                layer.type,
+                name.lstrip("."),
+                x.size,
+                float(np.sqrt(np.mean(x * x))),
+                float(x.mean()),
+                float(x.std()),
+                float(x.min()),
+                float(x.max()),
+            )
 
 
 class Operations(NamedTuple):

@@ -48,7 +48,8 @@ def compare(name, ours, loss, array, elements=None, random=None):
     error = abs(gradient[worst] - numbers[worst]) / scale
     assert error < TOLERANCE, (
         f"{name}{list(indices[worst])}: backward says {gradient[worst]:.12g}, finite differences "
-        f"{numbers[worst]:.12g}: {error:.2e} of the largest gradient {scale:.6g}, allowed {TOLERANCE:.0e}")
+        f"{numbers[worst]:.12g}: {error:.2e} of the largest gradient {scale:.6g}, allowed {TOLERANCE:.0e}"
+    )
     return error
 
 
@@ -87,10 +88,10 @@ def check_layer(layer, x, random, before=None, elements=None, want_state=True):
     errors = {}
     for parameter in layer.parameters:
         errors[parameter.name] = compare(
-            f"{layer.type} {parameter.name}", gradients[parameter.name], loss, parameter.value, elements, random)
+            f"{layer.type} {parameter.name}", gradients[parameter.name], loss, parameter.value, elements, random
+        )
     for name in state:
-        errors[name + "0"] = compare(
-            f"{layer.type} initial {name}", state_gradients[name], loss, state[name], elements, random)
+        errors[name + "0"] = compare(f"{layer.type} initial {name}", state_gradients[name], loss, state[name], elements, random)
     if isinstance(x, OneHot):
         assert dx is None, f"{layer.type}: a one-hot input has no gradient"
     else:
@@ -122,7 +123,7 @@ def check_network(network, symbols, truth, factor=1.0, before=None):
     for number, layer in enumerate(network.layers):
         for parameter in layer.parameters:
             offset = (parameter.gradient.__array_interface__["data"][0] - start) // gradients.itemsize
-            ours = gradients[offset:offset + parameter.value.size].reshape(parameter.value.shape)
+            ours = gradients[offset : offset + parameter.value.size].reshape(parameter.value.shape)
             name = f"layer {number} [{layer.type}] {parameter.name}"
             errors[name] = compare(name, ours, loss, parameter.value)
     return errors

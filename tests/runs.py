@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pydarknet
 from pydarknet import load_network
-from pydarknet.corpus import Corpus
-from pydarknet.trainer import Trainer
+from pydarknet.text.corpus import Corpus
+from pydarknet.training.trainer import Trainer
 
 LAYERS = """
 [lstm]
@@ -19,7 +19,7 @@ output=64
 activation=linear
 [softmax]
 """
-NET = dict(inputs=64, batch=4, subdivisions=2, time_steps=5, learning_rate=.5, momentum=.9, decay=.001, max_batches=30)
+NET = dict(inputs=64, batch=4, subdivisions=2, time_steps=5, learning_rate=0.5, momentum=0.9, decay=0.001, max_batches=30)
 
 
 def cfg_text(layers=LAYERS, **net):
@@ -67,8 +67,9 @@ def command(*arguments):
 
 def run(*arguments, cwd, **options):
     """Run the command line to its end; the CompletedProcess with text output."""
-    return subprocess.run(command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True,
-                          timeout=120, **options)
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, **options
+    )
 
 
 def start(*arguments, cwd, **options):
@@ -79,5 +80,8 @@ def start(*arguments, cwd, **options):
 
 def bytes_of(folder, *without):
     """The content of every file of a folder by name; hidden ones, such as locks, are left out."""
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())
-            if path.is_file() and not path.name.startswith(".") and not path.name.endswith(without or ("\0",))}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(Path(folder).iterdir())
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(without or ("\0",))
+    }

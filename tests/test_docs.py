@@ -8,17 +8,18 @@ from pathlib import Path
 
 import click
 import pytest
+from places import ROOT
 
 from pydarknet import PydarknetError, load_network
-from pydarknet.cfg import SECTION_TYPES
 from pydarknet.cli import COMMANDS, cli
+from pydarknet.darknet.cfg import SECTION_TYPES
 from pydarknet.layers.registry import BUILDERS
-from pydarknet.schedules import POLICIES
+from pydarknet.optim.schedules import POLICIES
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("fuzz/*.md"),
-                *ROOT.glob("weights/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("fuzz/*.md"), *ROOT.glob("weights/*.md")]
+)
 NETWORK = "[connected]\noutput=256\nactivation=linear\n[softmax]\n"
 
 
@@ -53,7 +54,7 @@ def commands():
                 words = shlex.split(text, comments=True) if re.search(r"(^|-m |&& )pydarknet ", text) else []
                 while words:
                     end = next((n for n, word in enumerate(words) if word in ("&&", "|", "<", ">", ";")), len(words))
-                    command, words = words[:end], words[end + 1:]
+                    command, words = words[:end], words[end + 1 :]
                     if command[1:3] == ["-m", "pydarknet"]:
                         command = command[2:]
                     if command[:1] == ["pydarknet"]:
@@ -122,7 +123,9 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
 
 def anchors(page):
     """The anchors of a page's headings, as GitHub names them."""
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", split(page)[0], re.M)}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", split(page)[0], re.M)
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -180,8 +183,9 @@ def test_the_readmes_options_are_those_that_are_read(tmp_path, names, options):
     assert (as_given.streams, as_given.time_steps) == (by_default.streams, by_default.time_steps)
     for a, b in zip(as_given.layers, by_default.layers, strict=True):
         simple = (bool, int, float, str)
-        assert ({key: value for key, value in vars(a).items() if isinstance(value, simple)}
-                == {key: value for key, value in vars(b).items() if isinstance(value, simple)})
+        assert {key: value for key, value in vars(a).items() if isinstance(value, simple)} == {
+            key: value for key, value in vars(b).items() if isinstance(value, simple)
+        }
     assert (as_given.parameters.values == by_default.parameters.values).all()
     asked = {key for section in (as_given.cfg.net, *as_given.cfg.layers) for key in section.asked}
     assert {*options} <= asked

@@ -5,23 +5,22 @@ and the softmax after each of them. The weights were scaled up until a wrong gat
 norm of some units has a tiny variance, so that the epsilon shows.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from places import GOLDEN as GOLDEN_ROOT
 
 from pydarknet import load_network
-from pydarknet.dialect import ALEXEYAB
+from pydarknet.darknet.dialect import ALEXEYAB
 
-FOLDER = Path(__file__).parent / "golden" / "forward" / "pjreddie"
+FOLDER = GOLDEN_ROOT / "forward" / "pjreddie"
 
 # Darknet computes in float32 with -Ofast, in another order than we do. Measured agreement, the
 # largest difference and the largest relative one over all 200 x 256 probabilities:
 CASES = [
-    "case1_lstm",          # 1e-8, 8e-7
-    "case3_lstm_bn",       # 3e-8, 1e-6
-    "case4_gru",           # 4e-8, 1e-6
-    "case6_rnn_leaky",     # 3e-7, 4e-6
+    "case1_lstm",  # 1e-8, 8e-7
+    "case3_lstm_bn",  # 3e-8, 1e-6
+    "case4_gru",  # 4e-8, 1e-6
+    "case6_rnn_leaky",  # 3e-7, 4e-6
     "case8_connected_bn",  # 4e-7, 2e-6
 ]
 ABSOLUTE = 1e-5  # what we promise
@@ -41,11 +40,13 @@ def compare(case, ours, expected):
     difference = np.abs(ours - expected)
     worst = np.unravel_index(np.argmax(difference), difference.shape)
     assert difference[worst] < ABSOLUTE, (
-        f"{case}: after byte {worst[0]}, symbol {worst[1]}: {ours[worst]:.8f}, Darknet has {expected[worst]:.8f}")
+        f"{case}: after byte {worst[0]}, symbol {worst[1]}: {ours[worst]:.8f}, Darknet has {expected[worst]:.8f}"
+    )
     ratio = difference / expected
     worst = np.unravel_index(np.argmax(ratio), ratio.shape)
     assert ratio[worst] < RELATIVE, (
-        f"{case}: after byte {worst[0]}, symbol {worst[1]}: {ours[worst]:.8g}, Darknet has {expected[worst]:.8g}")
+        f"{case}: after byte {worst[0]}, symbol {worst[1]}: {ours[worst]:.8g}, Darknet has {expected[worst]:.8g}"
+    )
 
 
 @every_case
@@ -57,8 +58,7 @@ def test_predict(case):
 @every_case
 def test_predict_of_several_streams_in_pieces(case):
     network, symbols, expected = load(case)
-    pieces = [network.predict(np.stack([piece, piece[::-1], piece], axis=1))
-              for piece in np.split(symbols, [1, 50, 147])]
+    pieces = [network.predict(np.stack([piece, piece[::-1], piece], axis=1)) for piece in np.split(symbols, [1, 50, 147])]
     p = np.concatenate(pieces)
     compare(case, p[:, 0], expected)
     compare(case, p[:, 2], expected)
@@ -68,7 +68,7 @@ def test_predict_of_several_streams_in_pieces(case):
 def test_stepper(case):
     network, symbols, expected = load(case)
     step = network.stepper()
-    compare(case, np.stack([step(symbols[t:t + 1])[:, 0].copy() for t in range(len(symbols))]), expected)
+    compare(case, np.stack([step(symbols[t : t + 1])[:, 0].copy() for t in range(len(symbols))]), expected)
 
 
 @pytest.mark.parametrize("case", ["case3_lstm_bn", "case8_connected_bn"])

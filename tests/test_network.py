@@ -8,10 +8,10 @@ import pytest
 from runs import LAYERS, cfg_text, write_cfg
 
 from pydarknet import load_network
-from pydarknet.cfg import parse_cfg_text
+from pydarknet.darknet.cfg import parse_cfg_text
 from pydarknet.errors import CfgError, CfgWarning, InputError, WeightsError
-from pydarknet.limits import memory_at_hand
 from pydarknet.network import Network
+from pydarknet.system.memory import memory_at_hand
 
 DROPOUT = LAYERS.replace("[connected]", "[dropout]\nprobability=.4\n[connected]")
 
@@ -103,13 +103,24 @@ def test_train_call_counts_and_returns_the_sum(tmp_path):
     network = load_network(write_cfg(tmp_path), srand=1)
     loss = network.train_call(symbols(5, 2), symbols(5, 2, seed=1))
     assert network.seen == 10 and network.parameters.gradients.any()
-    assert loss == pytest.approx(10 * np.log(64), rel=.05)
+    assert loss == pytest.approx(10 * np.log(64), rel=0.05)
 
 
-@pytest.mark.parametrize("bad", [
-    np.zeros((3, 2)), np.zeros(3, int), np.full((3, 2), 64), np.full((3, 2), -1), [[1.5]], [["a"]], np.full((2, 2), 2**40),
-    [[1], [2, 3]], [[2**70]], np.zeros((3, 0), int),
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((3, 2)),
+        np.zeros(3, int),
+        np.full((3, 2), 64),
+        np.full((3, 2), -1),
+        [[1.5]],
+        [["a"]],
+        np.full((2, 2), 2**40),
+        [[1], [2, 3]],
+        [[2**70]],
+        np.zeros((3, 0), int),
+    ],
+)
 def test_symbols_that_cannot_be(tmp_path, bad):
     network = load_network(write_cfg(tmp_path))
     for call in (network.predict, lambda x: network.train_call(x, x)):
@@ -136,7 +147,7 @@ def test_srand_draws_the_same_weights(tmp_path):
     assert np.array_equal(a, b) and not np.array_equal(a, c)
     bound = np.sqrt(2 / 64)  # Darknet's, of the layer with 64 inputs
     weights = load_network(cfg, srand=1).layers[0].ui.weights
-    assert .9 * bound < np.abs(weights).max() <= bound
+    assert 0.9 * bound < np.abs(weights).max() <= bound
 
 
 def test_height_width_and_channels_are_inputs(tmp_path):
@@ -144,23 +155,34 @@ def test_height_width_and_channels_are_inputs(tmp_path):
     assert network.inputs == 64
 
 
-@pytest.mark.parametrize(("layers", "net", "line", "message"), [
-    (LAYERS, dict(inputs=None), 1, r"\[net\] no `inputs`: give the number of symbols"),
-    (LAYERS, dict(batch=5), 3, r"\[net\] batch=5 is not divisible by subdivisions=2"),
-    ("", {}, 1, r"\[net\] the network must end in \[softmax\]"),
-    (LAYERS.replace("[softmax]", ""), {}, 13, r"\[connected\] the network must end in \[softmax\]"),
-    (LAYERS + "[cost]\n[cost]\n", {}, 18, r"must end in \[softmax\]"),
-    ("[softmax]" + LAYERS, {}, 10, r"\[softmax\] only the end of the network may be a softmax or a cost"),
-    (LAYERS.replace("output=64", "output=63"), {}, 16,
-     r"\[softmax\] 63 outputs come in, but the network has inputs=64: the layer before needs output=64"),
-    (LAYERS.replace("output=7", "output=0"), {}, 12, "output=0 is too small: it must be at least 1"),
-    (LAYERS.replace("output=7", "output=2000000000"), {}, 12,
-     r"\[lstm\] the parameters up to here need \d+(,\d{3}){5,} bytes of memory, and [\d,]+ can be had"),
-    (LAYERS.replace("[connected]", "[connected]\noutput=1000000000\n[connected]"), {}, 14, "need .* bytes of memory"),
-    (LAYERS, dict(inputs=2000000000), 12, "need .* bytes of memory"),
-    ("[gru]\noutput=2000000000\n[softmax]", {}, 11, "need .* bytes of memory"),
-    ("[rnn]\nhidden=2000000000\n[softmax]", {}, 10, "need .* bytes of memory"),
-])
+@pytest.mark.parametrize(
+    ("layers", "net", "line", "message"),
+    [
+        (LAYERS, dict(inputs=None), 1, r"\[net\] no `inputs`: give the number of symbols"),
+        (LAYERS, dict(batch=5), 3, r"\[net\] batch=5 is not divisible by subdivisions=2"),
+        ("", {}, 1, r"\[net\] the network must end in \[softmax\]"),
+        (LAYERS.replace("[softmax]", ""), {}, 13, r"\[connected\] the network must end in \[softmax\]"),
+        (LAYERS + "[cost]\n[cost]\n", {}, 18, r"must end in \[softmax\]"),
+        ("[softmax]" + LAYERS, {}, 10, r"\[softmax\] only the end of the network may be a softmax or a cost"),
+        (
+            LAYERS.replace("output=64", "output=63"),
+            {},
+            16,
+            r"\[softmax\] 63 outputs come in, but the network has inputs=64: the layer before needs output=64",
+        ),
+        (LAYERS.replace("output=7", "output=0"), {}, 12, "output=0 is too small: it must be at least 1"),
+        (
+            LAYERS.replace("output=7", "output=2000000000"),
+            {},
+            12,
+            r"\[lstm\] the parameters up to here need \d+(,\d{3}){5,} bytes of memory, and [\d,]+ can be had",
+        ),
+        (LAYERS.replace("[connected]", "[connected]\noutput=1000000000\n[connected]"), {}, 14, "need .* bytes of memory"),
+        (LAYERS, dict(inputs=2000000000), 12, "need .* bytes of memory"),
+        ("[gru]\noutput=2000000000\n[softmax]", {}, 11, "need .* bytes of memory"),
+        ("[rnn]\nhidden=2000000000\n[softmax]", {}, 10, "need .* bytes of memory"),
+    ],
+)
 def test_cfgs_that_make_no_network(layers, net, line, message):
     with pytest.raises(CfgError, match=rf"^a\.cfg:{line}: .*{message}"):
         Network(parse_cfg_text(cfg_text(layers, **net), "a.cfg"))
@@ -198,15 +220,18 @@ def test_a_stream_that_is_not_there(tmp_path):
     assert same(before, state_of(network, 2))
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"batch": 0}, "batch is 0"),
-    ({"batch": 1.5}, "batch is 1.5"),
-    ({"time_steps": "2"}, "time_steps is '2'"),
-    ({"srand": -1}, "srand is -1"),
-    ({"dtype": "int32"}, "dtype 'int32' is neither"),
-    ({"dtype": "nonsense"}, "dtype 'nonsense' is neither"),
-    ({"dialect": "tiny"}, "dialect 'tiny'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": 1.5}, "batch is 1.5"),
+        ({"time_steps": "2"}, "time_steps is '2'"),
+        ({"srand": -1}, "srand is -1"),
+        ({"dtype": "int32"}, "dtype 'int32' is neither"),
+        ({"dtype": "nonsense"}, "dtype 'nonsense' is neither"),
+        ({"dialect": "tiny"}, "dialect 'tiny'"),
+    ],
+)
 def test_arguments_that_cannot_be(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         load_network(write_cfg(tmp_path), **options)

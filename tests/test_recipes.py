@@ -1,15 +1,13 @@
 """Every recipe in cfg/ makes a network that trains, and every file in weights/ writes with the cfg of its name."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from places import ROOT
 
 from pydarknet import Corpus, Trainer, load_network
-from pydarknet.randomness import CRandom
-from pydarknet.sample import generate
+from pydarknet.darknet.randomness import CRandom
+from pydarknet.inference.sample import generate
 
-ROOT = Path(__file__).resolve().parent.parent
 CFGS = sorted((ROOT / "cfg").glob("*.cfg"))
 WEIGHTS = sorted((ROOT / "weights").glob("*.weights"))
 

@@ -7,19 +7,36 @@ import numpy as np
 import pytest
 from command_line import make_network
 
-from pydarknet.cfg import parse_cfg
-from pydarknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.darknet.cfg import parse_cfg
+from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.darknet.weights import read_header
 from pydarknet.errors import InputError, WeightsError
-from pydarknet.evaluate import Tally, blocks_of_file, surprise
+from pydarknet.inference.score import Tally, blocks_of_file, surprise
 from pydarknet.network import load_network
-from pydarknet.weight_tools import (average, check_complete, check_output, convert, denormalized, differences, operations,
-                                    statistics, write_denormalized_cfg, write_partial)
-from pydarknet.weights import read_header
+from pydarknet.weight_tools import (
+    average,
+    check_complete,
+    check_output,
+    convert,
+    denormalized,
+    differences,
+    operations,
+    statistics,
+    write_denormalized_cfg,
+    write_partial,
+)
 
 TEXT = bytes(np.random.default_rng(0).integers(0, 256, 1200, np.uint8))
 BOTH = pytest.mark.parametrize("dialect", [PJREDDIE, ALEXEYAB], ids=lambda dialect: dialect.value)
-LAYERS = [("lstm", ""), ("gru", ""), ("gru", "tanh=1"), ("rnn", "hidden=4\nactivation=tanh"), ("rnn", "hidden=6\nshortcut=1\nlogistic=1"),
-          ("crnn", "size=1\npad=1\nhidden=5\nactivation=leaky"), ("connected", "activation=tanh")]
+LAYERS = [
+    ("lstm", ""),
+    ("gru", ""),
+    ("gru", "tanh=1"),
+    ("rnn", "hidden=4\nactivation=tanh"),
+    ("rnn", "hidden=6\nshortcut=1\nlogistic=1"),
+    ("crnn", "size=1\npad=1\nhidden=5\nactivation=leaky"),
+    ("connected", "activation=tanh"),
+]
 EVERY_LAYER = pytest.mark.parametrize(("layer", "options"), LAYERS)
 WITH_BATCHNORM = """[net]
 inputs=256
@@ -64,7 +81,9 @@ def test_the_average_of_a_file_with_itself_is_that_file(tmp_path, layer, options
 def test_the_average_is_the_mean_of_every_number(tmp_path):
     paths, stored = [], []
     for n in range(3):
-        cfg, weights, network = make_network(tmp_path, "lstm", "batch_normalize=1", name=f"net{n}", srand=n + 1, seen=100 * n + 5)
+        cfg, weights, network = make_network(
+            tmp_path, "lstm", "batch_normalize=1", name=f"net{n}", srand=n + 1, seen=100 * n + 5
+        )
         paths.append(weights)
         stored.append([array.astype(np.float64) for layer in network.layers for _, array in layer.stored(PJREDDIE)])
     network = load_network(cfg, paths[0])
@@ -89,8 +108,9 @@ def test_files_of_two_dialects_have_no_average(tmp_path):
 @BOTH
 @EVERY_LAYER
 def test_denormalized_computes_the_same(tmp_path, layer, options, dialect):
-    cfg, weights, network = make_network(tmp_path, layer, options + "\nbatch_normalize=1", text=WITH_BATCHNORM,
-                                         dialect=dialect.value, scale=1.0)
+    cfg, weights, network = make_network(
+        tmp_path, layer, options + "\nbatch_normalize=1", text=WITH_BATCHNORM, dialect=dialect.value, scale=1.0
+    )
     for one in network.layers[:3]:
         # Some units with a tiny variance, where the epsilons differ.
         for statistic in [s for s in one.statistics if "variance" in s.name]:
@@ -104,7 +124,9 @@ def test_denormalized_computes_the_same(tmp_path, layer, options, dialect):
     write_denormalized_cfg(network, tmp_path / "plain.cfg")
     reread = load_network(tmp_path / "plain.cfg", tmp_path / "plain.weights", batch=1, time_steps=1)
     assert reread.dialect is dialect and reread.seen == 7
-    left = [name for number, one in enumerate(reread.layers) for name, _ in one.stored(dialect) if "scales" in name and number != 1]
+    left = [
+        name for number, one in enumerate(reread.layers) for name, _ in one.stored(dialect) if "scales" in name and number != 1
+    ]
     assert left == [], "batch norm is left"
     assert bits(reread) == pytest.approx(bits(network), abs=1e-5)
     for one in network.layers:
@@ -120,7 +142,9 @@ def test_denormalized_is_the_formula(tmp_path):
     scale = layer.norm.scales.value / d
     plain = denormalized(network).layers[0]
     np.testing.assert_allclose(plain.weights.value, layer.weights.value * scale[:, None], rtol=1e-5)
-    np.testing.assert_allclose(plain.biases.value, layer.biases.value - scale * layer.norm.rolling_mean.value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        plain.biases.value, layer.biases.value - scale * layer.norm.rolling_mean.value, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_network_without_batch_norm_stays_as_it_is(tmp_path):
@@ -130,14 +154,18 @@ def test_a_network_without_batch_norm_stays_as_it_is(tmp_path):
 
 
 def test_the_cfg_changes_in_those_lines_alone(tmp_path):
-    text = ("\ufeff# umlaut: ü\r\n[net]\r\ninputs = 256\r\n[lstm]\r\noutput=6\r\nbatch_normalize = 1\r\nbatch_normalize=1\r\n"
-            "[connected]\noutput=256\n; batch_normalize=1\nbatch_normalize=1\n[softmax]")
+    text = (
+        "\ufeff# umlaut: ü\r\n[net]\r\ninputs = 256\r\n[lstm]\r\noutput=6\r\nbatch_normalize = 1\r\nbatch_normalize=1\r\n"
+        "[connected]\noutput=256\n; batch_normalize=1\nbatch_normalize=1\n[softmax]"
+    )
     path = tmp_path / "bn.cfg"
     path.write_bytes(text.encode())
     with pytest.warns(match="no effect"):
         network = load_network(path)
     write_denormalized_cfg(network, tmp_path / "plain.cfg")
-    expected = text.replace("batch_normalize = 1", "batch_normalize=0").replace("\nbatch_normalize=1\n[soft", "\nbatch_normalize=0\n[soft")
+    expected = text.replace("batch_normalize = 1", "batch_normalize=0").replace(
+        "\nbatch_normalize=1\n[soft", "\nbatch_normalize=0\n[soft"
+    )
     assert (tmp_path / "plain.cfg").read_bytes() == expected.encode()
     with pytest.warns(match="no effect"):
         assert not any(section.flag("batch_normalize") for section in parse_cfg(tmp_path / "plain.cfg").layers)
@@ -187,7 +215,9 @@ def test_another_network_begins_with_the_part(tmp_path):
 @EVERY_LAYER
 @pytest.mark.parametrize("batch_normalize", [0, 1])
 def test_there_and_back_is_the_same_file(tmp_path, layer, options, batch_normalize):
-    cfg, weights, network = make_network(tmp_path, layer, f"{options}\nbatch_normalize={batch_normalize}", text=WITH_BATCHNORM, seen=2**40 + 3)
+    cfg, weights, network = make_network(
+        tmp_path, layer, f"{options}\nbatch_normalize={batch_normalize}", text=WITH_BATCHNORM, seen=2**40 + 3
+    )
     there, back = tmp_path / "there.weights", tmp_path / "back.weights"
     list(convert(load_network(cfg, weights), there, ALEXEYAB))
     assert (read_header(there).revision, read_header(there).seen) == (5, 2**40 + 3)
@@ -216,14 +246,17 @@ def test_biases_of_a_batchnorm_have_no_place_in_a_file_of_pjreddie(tmp_path):
     list(convert(network, tmp_path / "there.weights", PJREDDIE))
 
 
-@pytest.mark.parametrize(("layer", "options", "expected"), [
-    ("lstm", "", []),
-    ("gru", "", []),
-    ("gru", "tanh=1", ["layer 0 [gru]: tanh=1 is ignored by alexeyab"]),
-    ("rnn", "", ["layer 0 [rnn]: without `hidden` the forks disagree about its size: write hidden=6 into the cfg"]),
-    ("rnn", "hidden=6", []),
-    ("lstm", "batch_normalize=1", ["layer 0 [lstm]: the epsilon of batch norm differs"]),
-])
+@pytest.mark.parametrize(
+    ("layer", "options", "expected"),
+    [
+        ("lstm", "", []),
+        ("gru", "", []),
+        ("gru", "tanh=1", ["layer 0 [gru]: tanh=1 is ignored by alexeyab"]),
+        ("rnn", "", ["layer 0 [rnn]: without `hidden` the forks disagree about its size: write hidden=6 into the cfg"]),
+        ("rnn", "hidden=6", []),
+        ("lstm", "batch_normalize=1", ["layer 0 [lstm]: the epsilon of batch norm differs"]),
+    ],
+)
 def test_the_ways_in_which_the_forks_differ(tmp_path, layer, options, expected):
     cfg, weights, network = make_network(tmp_path, layer, options)
     assert list(differences(network, PJREDDIE)) == []
@@ -256,7 +289,10 @@ def test_weights_that_were_not_read_are_not_written(tmp_path):
     cfg.write_text(text.replace("[lstm]", "[lstm]\ndontload=1"))
     with pytest.raises(WeightsError, match=r"net.cfg:3: \[lstm\] dontload=1: these weights are not read"):
         check_complete(load_network(cfg))
-    for harmless in (text.replace("[lstm]", "[lstm]\ndontload=1\ndontsave=1"), text.replace("[softmax]", "[softmax]\ndontload=1")):
+    for harmless in (
+        text.replace("[lstm]", "[lstm]\ndontload=1\ndontsave=1"),
+        text.replace("[softmax]", "[softmax]\ndontload=1"),
+    ):
         cfg.write_text(harmless)
         check_complete(load_network(cfg))
 
@@ -267,23 +303,44 @@ def test_weights_that_were_not_read_are_not_written(tmp_path):
 def test_statistics_are_those_of_the_numbers(tmp_path):
     _, _, network = make_network(tmp_path, "gru", "batch_normalize=1")
     rows = list(statistics(network))
-    assert [row.name for row in rows[:6]] == ["wz.biases", "wz.weights", "wz.scales", "wz.rolling_mean", "wz.rolling_variance", "wr.biases"]
+    assert [row.name for row in rows[:6]] == [
+        "wz.biases",
+        "wz.weights",
+        "wz.scales",
+        "wz.rolling_mean",
+        "wz.rolling_variance",
+        "wr.biases",
+    ]
     assert [(row.layer, row.type, row.name, row.size) for row in rows[-2:]] == [
-        (1, "connected", "biases", 256), (1, "connected", "weights", 1536)]
+        (1, "connected", "biases", 256),
+        (1, "connected", "weights", 1536),
+    ]
     network.layers[0].wz.biases[:] = [1, -2, 3, 0, 0, 4]
     assert next(iter(statistics(network))) == (
-        0, "gru", "wz.biases", 6, pytest.approx(5**0.5), 1.0, pytest.approx(2.0), -2.0, 4.0)
+        0,
+        "gru",
+        "wz.biases",
+        6,
+        pytest.approx(5**0.5),
+        1.0,
+        pytest.approx(2.0),
+        -2.0,
+        4.0,
+    )
 
 
-@pytest.mark.parametrize(("layer", "options", "parameters", "multiply_adds"), [
-    # H=6, V=256: U and W are H*V and H*H, each with H biases, and with H scales when normalised.
-    ("lstm", "", 4 * (6 * 256 + 6 * 6 + 2 * 6), 4 * (6 * 256 + 6 * 6)),
-    ("lstm", "batch_normalize=1", 4 * (6 * 256 + 6 * 6 + 4 * 6), 4 * (6 * 256 + 6 * 6)),
-    ("gru", "", 3 * (6 * 256 + 6 * 6 + 2 * 6), 3 * (6 * 256 + 6 * 6)),
-    ("rnn", "hidden=4", 4 * 256 + 4 * 4 + 6 * 4 + 4 + 4 + 6, 4 * 256 + 4 * 4 + 6 * 4),
-    ("crnn", "size=1\nhidden=4", 4 * 256 + 4 * 4 + 6 * 4 + 4 + 4 + 6, 4 * 256 + 4 * 4 + 6 * 4),
-    ("connected", "", 6 * 256 + 6, 6 * 256),
-])
+@pytest.mark.parametrize(
+    ("layer", "options", "parameters", "multiply_adds"),
+    [
+        # H=6, V=256: U and W are H*V and H*H, each with H biases, and with H scales when normalised.
+        ("lstm", "", 4 * (6 * 256 + 6 * 6 + 2 * 6), 4 * (6 * 256 + 6 * 6)),
+        ("lstm", "batch_normalize=1", 4 * (6 * 256 + 6 * 6 + 4 * 6), 4 * (6 * 256 + 6 * 6)),
+        ("gru", "", 3 * (6 * 256 + 6 * 6 + 2 * 6), 3 * (6 * 256 + 6 * 6)),
+        ("rnn", "hidden=4", 4 * 256 + 4 * 4 + 6 * 4 + 4 + 4 + 6, 4 * 256 + 4 * 4 + 6 * 4),
+        ("crnn", "size=1\nhidden=4", 4 * 256 + 4 * 4 + 6 * 4 + 4 + 4 + 6, 4 * 256 + 4 * 4 + 6 * 4),
+        ("connected", "", 6 * 256 + 6, 6 * 256),
+    ],
+)
 def test_operations(tmp_path, layer, options, parameters, multiply_adds):
     text = WITH_BATCHNORM.replace("inputs=256", "inputs=256\nbatch=8\nsubdivisions=2\ntime_steps=5")
     cfg, _, network = make_network(tmp_path, layer, options, text=text)

@@ -48,16 +48,21 @@ def _add(command, callback=None, **defaults):
     for parameter in command.params:
         parameter.default = defaults.get(parameter.name, parameter.default)
     known = {name for parameter in command.params for name in parameter.opts}
-    command.params += [click.Option([name], is_flag=name in FLAGS, hidden=True, expose_value=False, callback=_passed_over)
-                       for name in WITH_VALUE + FLAGS if name not in known]
+    command.params += [
+        click.Option([name], is_flag=name in FLAGS, hidden=True, expose_value=False, callback=_passed_over)
+        for name in WITH_VALUE + FLAGS
+        if name not in known
+    ]
     rnn.add_command(command)
 
 
 def _passed_over(ctx, parameter, value):
     # Who gives -file to another command expects it to be read; Darknet reads standard input.
     if parameter.name == "file" and value is not None:
-        click.echo(f"pydarknet: warning: -file {value} is passed over, as in Darknet: `rnn {ctx.info_name}` "
-                   "reads standard input", err=True)
+        click.echo(
+            f"pydarknet: warning: -file {value} is passed over, as in Darknet: `rnn {ctx.info_name}` reads standard input",
+            err=True,
+        )
 
 
 def _generate(seed, tokens_file, **others):

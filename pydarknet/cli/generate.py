@@ -5,20 +5,37 @@ import sys
 
 import click
 
-from pydarknet.cli.options import (PATH, cfg_argument, dialect_option, open_text, seed_option, srand_option, text_argument,
-                                   weights_argument)
+from pydarknet.cli.options import (
+    PATH,
+    cfg_argument,
+    dialect_option,
+    open_text,
+    seed_option,
+    srand_option,
+    text_argument,
+    weights_argument,
+)
 from pydarknet.errors import InputError
+from pydarknet.inference.sample import DEFAULT_SEED, DEFAULT_TEMPERATURE, darknet_random, generate_tactic
+from pydarknet.inference.sample import generate as generate_symbols
 from pydarknet.network import load_network
-from pydarknet.sample import DEFAULT_SEED, DEFAULT_TEMPERATURE, darknet_random, generate_tactic
-from pydarknet.sample import generate as generate_symbols
-from pydarknet.text_files import read_tokens
+from pydarknet.text.stores import read_tokens
 
-length_option = click.option("-len", "--len", "length", type=click.IntRange(0), default=1000, show_default=True,
-                             help="Characters to write.")
-temperature_option = click.option("-temp", "--temp", "temperature", type=float, default=DEFAULT_TEMPERATURE, show_default=True,
-                                  help="Below 1 the likely becomes likelier, above 1 less so.")
-tokens_option = click.option("-tokens", "--tokens", "tokens_file", type=PATH,
-                             help="Vocabulary, one token a line, of a network over tokens.")
+length_option = click.option(
+    "-len", "--len", "length", type=click.IntRange(0), default=1000, show_default=True, help="Characters to write."
+)
+temperature_option = click.option(
+    "-temp",
+    "--temp",
+    "temperature",
+    type=float,
+    default=DEFAULT_TEMPERATURE,
+    show_default=True,
+    help="Below 1 the likely becomes likelier, above 1 less so.",
+)
+tokens_option = click.option(
+    "-tokens", "--tokens", "tokens_file", type=PATH, help="Vocabulary, one token a line, of a network over tokens."
+)
 
 
 @click.command()

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import click
 
-from pydarknet.dialect import Dialect
+from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import TextError
-from pydarknet.files import show, why
+from pydarknet.system.files import show, why
 
 PATH = click.Path(path_type=str)
 DIALECTS = click.Choice([d.value for d in Dialect])
@@ -20,15 +20,24 @@ weights_argument = click.argument("weights", type=PATH)
 text_argument = click.argument("text", type=PATH, required=False)
 
 dialect_option = click.option(
-    "--dialect", type=DIALECTS, default=None,
-    help="Order and conventions of the weights file; by default its header says which fork wrote it.")
+    "--dialect",
+    type=DIALECTS,
+    default=None,
+    help="Order and conventions of the weights file; by default its header says which fork wrote it.",
+)
 
 seed_option = click.option("-seed", "--seed", help="Text that is read first. Default: two line ends.")
 
 
 def srand_option(what):
-    return click.option("-srand", "--srand", type=click.IntRange(-2**31, 2**32 - 1), default=None, callback=_unsigned,
-                        help=f"Seed of the random numbers, for {what} that can be made again.")
+    return click.option(
+        "-srand",
+        "--srand",
+        type=click.IntRange(-(2**31), 2**32 - 1),
+        default=None,
+        callback=_unsigned,
+        help=f"Seed of the random numbers, for {what} that can be made again.",
+    )
 
 
 def _unsigned(ctx, parameter, number):

@@ -1,6 +1,6 @@
 """What a training run shows: a progress bar on a terminal, Darknet's lines elsewhere, and a JSON log.
 
-Each is a context manager to be called with every :class:`~pydarknet.trainer.Step`. A BrokenPipeError
+Each is a context manager to be called with every :class:`~pydarknet.training.trainer.Step`. A BrokenPipeError
 says that its reader has gone, a TrainingError any other reason why it cannot write.
 """
 
@@ -15,7 +15,7 @@ import click
 from tqdm import tqdm
 
 from pydarknet.errors import TrainingError
-from pydarknet.files import show, why
+from pydarknet.system.files import show, why
 
 
 def make_report(trainer):
@@ -58,8 +58,11 @@ class DarknetLines(OnStandardError):
     """``ITER: LOSS, AVG avg, RATE rate, SECONDS seconds, EPOCHS epochs`` on standard error, as Darknet prints it."""
 
     def write(self, step):
-        click.echo(f"{step.iteration}: {step.loss:f}, {step.avg_loss:f} avg, {step.rate:f} rate, "
-                   f"{step.seconds:f} seconds, {step.epochs:f} epochs", err=True)
+        click.echo(
+            f"{step.iteration}: {step.loss:f}, {step.avg_loss:f} avg, {step.rate:f} rate, "
+            f"{step.seconds:f} seconds, {step.epochs:f} epochs",
+            err=True,
+        )
         if step.valid_loss is not None:
             click.echo(f"held out: {step.valid_loss:f}, {_bits(step.valid_loss):f} bits per character", err=True)
 
@@ -70,8 +73,14 @@ class Bar(OnStandardError):
     def __init__(self, trainer):
         self._samples = trainer.samples
         self._held_out = ""
-        self._bar = tqdm(total=trainer.max_batches, initial=trainer.iteration, unit="it", dynamic_ncols=True,
-                         file=sys.stderr, bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]")
+        self._bar = tqdm(
+            total=trainer.max_batches,
+            initial=trainer.iteration,
+            unit="it",
+            dynamic_ncols=True,
+            file=sys.stderr,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
 
     def __exit__(self, *_):
         self._bar.close()
@@ -79,8 +88,11 @@ class Bar(OnStandardError):
     def write(self, step):
         if step.valid_loss is not None:
             self._held_out = f", held out {_bits(step.valid_loss):.3f}"
-        self._bar.set_postfix_str(f"loss {step.avg_loss:.4f}, {_bits(step.avg_loss):.3f} bits/char{self._held_out}, "
-                                  f"rate {step.rate:.4g}, {self._samples / step.seconds:,.0f} chars/s", refresh=False)
+        self._bar.set_postfix_str(
+            f"loss {step.avg_loss:.4f}, {_bits(step.avg_loss):.3f} bits/char{self._held_out}, "
+            f"rate {step.rate:.4g}, {self._samples / step.seconds:,.0f} chars/s",
+            refresh=False,
+        )
         self._bar.update()
 
 

@@ -1,4 +1,4 @@
-"""``pydarknet train``: the loop of :class:`~pydarknet.trainer.Trainer` with its reports, backups and signals."""
+"""``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
 import math
 import signal
@@ -7,47 +7,92 @@ from contextlib import ExitStack, contextmanager
 
 import click
 
-from pydarknet.backups import Backups, base_name, newest_checkpoint
-from pydarknet.checkpoint import read_checkpoint
 from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
 from pydarknet.cli.report import JsonLog, make_report
-from pydarknet.corpus import Corpus
 from pydarknet.errors import TrainingError
-from pydarknet.files import show
 from pydarknet.network import load_network
-from pydarknet.parallel import stream_processes, suitable_processes
-from pydarknet.trainer import Trainer
-from pydarknet.validation import Validation
+from pydarknet.system.files import show
+from pydarknet.text.corpus import Corpus
+from pydarknet.training.backups import Backups, base_name, newest_checkpoint
+from pydarknet.training.checkpoint import read_checkpoint
+from pydarknet.training.processes import stream_processes, suitable_processes
+from pydarknet.training.trainer import Trainer
+from pydarknet.training.validation import Validation
 
 
 @click.command()
 @click.argument("cfg", type=PATH)
 @click.argument("paths", metavar="[WEIGHTS] TEXT...", nargs=-1, type=PATH)
-@click.option("-file", "--file", "text_file", type=PATH, help="The text, as Darknet spells it; then [WEIGHTS] may have any name.")
+@click.option(
+    "-file", "--file", "text_file", type=PATH, help="The text, as Darknet spells it; then [WEIGHTS] may have any name."
+)
 @click.option("--weights", type=PATH, help="Weights file to start from; they are drawn at random otherwise.")
 @click.option("-clear", "--clear", is_flag=True, help="Count iterations from 0, whatever the weights have behind them.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the backup folder, exactly as if the run had not stopped.")
+@click.option(
+    "--resume", is_flag=True, help="Go on from the checkpoint in the backup folder, exactly as if the run had not stopped."
+)
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol, instead of bytes.")
-@click.option("--max-batches", type=click.IntRange(1, 2**31 - 1), help="Number of the last iteration, in place of the cfg's max_batches.")
-@click.option("--backup", "folder", type=PATH, default="backup", show_default=True, help="Folder for the weights, made when missing.")
-@click.option("--save-every", type=click.IntRange(1), metavar="N",
-              help="Refresh BASE.backup and keep BASE_ITERATION.weights every N iterations "
-                   "(default, as in Darknet: 100 and 10000).")
+@click.option(
+    "--max-batches", type=click.IntRange(1, 2**31 - 1), help="Number of the last iteration, in place of the cfg's max_batches."
+)
+@click.option(
+    "--backup", "folder", type=PATH, default="backup", show_default=True, help="Folder for the weights, made when missing."
+)
+@click.option(
+    "--save-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Refresh BASE.backup and keep BASE_ITERATION.weights every N iterations (default, as in Darknet: 100 and 10000).",
+)
 @click.option("--log", "log_file", type=PATH, help="Append one JSON object an iteration to this file.")
-@click.option("--valid", "valid_file", type=PATH, help="Text to measure the training by; the best weights are kept as BASE_best.weights.")
-@click.option("--valid-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-              help="Hold this last part of TEXT out, to measure the training by.")
-@click.option("--valid-every", type=click.IntRange(1), metavar="N",
-              help="Measure every N iterations (default: 100, or as many more as keep it to a tenth of the time).")
-@click.option("--plateau", type=click.IntRange(1), metavar="N", help="Halve the rate after every N measurements without a new best.")
+@click.option(
+    "--valid", "valid_file", type=PATH, help="Text to measure the training by; the best weights are kept as BASE_best.weights."
+)
+@click.option(
+    "--valid-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Hold this last part of TEXT out, to measure the training by.",
+)
+@click.option(
+    "--valid-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Measure every N iterations (default: 100, or as many more as keep it to a tenth of the time).",
+)
+@click.option(
+    "--plateau", type=click.IntRange(1), metavar="N", help="Halve the rate after every N measurements without a new best."
+)
 @click.option("--patience", type=click.IntRange(1), metavar="N", help="Stop after N measurements without a new best.")
-@click.option("--processes", type=click.IntRange(1), metavar="N",
-              help="Share the streams of the batch out to N processes (default: one a core where that is faster). "
-                   "Another N adds numbers in another order, so that runs differ in the last digits.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Share the streams of the batch out to N processes (default: one a core where that is faster). "
+    "Another N adds numbers in another order, so that runs differ in the last digits.",
+)
 @srand_option("a run")
 @dialect_option
-def train(cfg, paths, text_file, weights, clear, resume, tokenized, max_batches, folder, save_every, log_file,
-          valid_file, valid_fraction, valid_every, plateau, patience, processes, srand, dialect):
+def train(
+    cfg,
+    paths,
+    text_file,
+    weights,
+    clear,
+    resume,
+    tokenized,
+    max_batches,
+    folder,
+    save_every,
+    log_file,
+    valid_file,
+    valid_fraction,
+    valid_every,
+    plateau,
+    patience,
+    processes,
+    srand,
+    dialect,
+):
     """Train the network of CFG on the text of one or more files or folders.
 
     A first path named *.weights or *.backup is the weights file to start from, one named *.checkpoint a
@@ -92,8 +137,10 @@ def _train(trainer, checkpoint, folder, save_every, log_file, resume):
         if checkpoint:
             _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
         if backups.earlier and not trainer.done:
-            _say(f"{show(backups.checkpoint)} is of an earlier run, and will be kept as {show(backups.earlier)}; "
-                 "to go on with that run instead, add --resume")
+            _say(
+                f"{show(backups.checkpoint)} is of an earlier run, and will be kept as {show(backups.earlier)}; "
+                "to go on with that run instead, add --resume"
+            )
         step = _run(trainer, backups, log_file, stopped_by)
         if not trainer.done:
             path = backups.save()
@@ -125,7 +172,7 @@ def _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, vali
     """What does not go together: it would have no effect, and nobody should find that out later."""
     if resume and start:
         raise click.UsageError("--resume goes on from the checkpoint in the backup folder, so no weights can be given")
-    if (resume or start and start.endswith(".checkpoint")) and (clear or dialect):
+    if (resume or (start and start.endswith(".checkpoint"))) and (clear or dialect):
         raise click.UsageError("-clear and --dialect are for weights: a checkpoint goes on as it was")
     if valid_file and valid_fraction:
         raise click.UsageError("--valid and --valid-fraction: give one of them")
@@ -154,8 +201,10 @@ def _run(trainer, backups, log_file, stopped_by):
 
 def _tell_best(trainer, backups, final, step):
     best = trainer.validation
-    click.echo(f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
-               f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})")
+    click.echo(
+        f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
+        f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
+    )
 
 
 def _say(message):

@@ -9,20 +9,26 @@ from contextlib import ExitStack
 import click
 import numpy as np
 
-from pydarknet.adaptation import Adaptation
 from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
-from pydarknet.corpus import Corpus
 from pydarknet.errors import TextError
-from pydarknet.evaluate import TacticTally, Tally, blocks_of_corpus, blocks_of_file, surprise, tactic_lines, valid_lines
-from pydarknet.files import show, why
+from pydarknet.inference.dynamic_evaluation import Adaptation
+from pydarknet.inference.sample import DEFAULT_SEED
+from pydarknet.inference.score import TacticTally, Tally, blocks_of_corpus, blocks_of_file, surprise, tactic_lines, valid_lines
 from pydarknet.network import load_network
-from pydarknet.sample import DEFAULT_SEED
+from pydarknet.system.files import show, why
+from pydarknet.text.corpus import Corpus
 
 FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead; a number beyond all bounds is null.")
-every_option = click.option("--every", type=click.IntRange(1), metavar="N",
-                            help="Print the line of the text so far after every N characters; Darknet does after each.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead; a number beyond all bounds is null."
+)
+every_option = click.option(
+    "--every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Print the line of the text so far after every N characters; Darknet does after each.",
+)
 
 
 @click.command()
@@ -31,14 +37,29 @@ every_option = click.option("--every", type=click.IntRange(1), metavar="N",
 @text_argument
 @seed_option
 @json_option
-@click.option("--per-character", "characters_file", type=PATH, metavar="FILE",
-              help="Write a line for each character: its position, its byte as a number, and its -ln p.")
+@click.option(
+    "--per-character",
+    "characters_file",
+    type=PATH,
+    metavar="FILE",
+    help="Write a line for each character: its position, its byte as a number, and its -ln p.",
+)
 @every_option
-@click.option("--streams", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-              help="Cut the text into N pieces and read them side by side: much faster, but behind a cut nothing is known.")
-@click.option("--adapt", type=click.FloatRange(0, min_open=True), metavar="RATE",
-              help="Go on learning at this rate from each piece of the text once it has been scored; .5 suits most. "
-                   "The weights file stays as it is.")
+@click.option(
+    "--streams",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cut the text into N pieces and read them side by side: much faster, but behind a cut nothing is known.",
+)
+@click.option(
+    "--adapt",
+    type=click.FloatRange(0, min_open=True),
+    metavar="RATE",
+    help="Go on learning at this rate from each piece of the text once it has been scored; .5 suits most. "
+    "The weights file stays as it is.",
+)
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol; each counts as a word.")
 @dialect_option
 def valid(cfg, weights, text, seed, as_json, characters_file, every, streams, adapt, tokenized, dialect):
@@ -128,8 +149,12 @@ def _created(path):
 
 def _append(log, path, positions, symbols, nats):
     try:
-        log.write("".join(f"{position} {symbol} {cost:.6f}\n"
-                          for position, symbol, cost in zip(positions.tolist(), symbols.tolist(), nats.tolist())))
+        log.write(
+            "".join(
+                f"{position} {symbol} {cost:.6f}\n"
+                for position, symbol, cost in zip(positions.tolist(), symbols.tolist(), nats.tolist())
+            )
+        )
     except OSError as error:
         raise _cannot_write(path, error) from None
 

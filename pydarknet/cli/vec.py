@@ -6,9 +6,9 @@ import sys
 import click
 
 from pydarknet.cli.options import cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
-from pydarknet.evaluate import line_vectors
+from pydarknet.inference.sample import DEFAULT_SEED
+from pydarknet.inference.score import line_vectors
 from pydarknet.network import load_network
-from pydarknet.sample import DEFAULT_SEED
 
 
 @click.command()
@@ -16,8 +16,14 @@ from pydarknet.sample import DEFAULT_SEED
 @weights_argument
 @text_argument
 @seed_option
-@click.option("--layer", type=click.IntRange(0), default=0, show_default=True, metavar="N",
-              help="Number of the layer, counted from 0, whose output is the vector.")
+@click.option(
+    "--layer",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Number of the layer, counted from 0, whose output is the vector.",
+)
 @dialect_option
 def vec(cfg, weights, text, seed, layer, dialect):
     """Print a vector for each line of a text: what the first layer puts out when it has read the line.

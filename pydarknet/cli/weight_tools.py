@@ -4,7 +4,7 @@ import click
 
 from pydarknet import weight_tools
 from pydarknet.cli.options import DIALECTS, PATH, cfg_argument, dialect_option, weights_argument
-from pydarknet.dialect import Dialect
+from pydarknet.darknet.dialect import Dialect
 from pydarknet.network import load_network
 
 out_argument = click.argument("out", type=PATH)
@@ -61,7 +61,9 @@ def convert(cfg, weights, out, target, dialect):
 @cfg_argument
 @weights_argument
 @out_argument
-@click.option("--cfg-out", type=PATH, metavar="FILE", help="Write the cfg that OUT is for, CFG with batch_normalize=0, to FILE.")
+@click.option(
+    "--cfg-out", type=PATH, metavar="FILE", help="Write the cfg that OUT is for, CFG with batch_normalize=0, to FILE."
+)
 @dialect_option
 def denormalize(cfg, weights, out, cfg_out, dialect):
     """Fold batch norm into the weights and write them to OUT; the network computes the same.
@@ -106,9 +108,10 @@ def statistics(cfg, weights, dialect):
 
     Example: pydarknet statistics cfg/rnn.cfg backup/rnn_final.weights
     """
-    rows = [(str(s.layer), s.type, s.name, f"{s.size:,}",
-             *(f"{x:.6f}" for x in (s.rms, s.mean, s.deviation, s.least, s.greatest)))
-            for s in weight_tools.statistics(_load(cfg, weights, dialect))]
+    rows = [
+        (str(s.layer), s.type, s.name, f"{s.size:,}", *(f"{x:.6f}" for x in (s.rms, s.mean, s.deviation, s.least, s.greatest)))
+        for s in weight_tools.statistics(_load(cfg, weights, dialect))
+    ]
     _print_table(("layer", "type", "array", "numbers", "rms", "mean", "deviation", "least", "greatest"), rows, words=3)
 
 
@@ -125,8 +128,10 @@ def ops(cfg, dialect):
     """
     layers = list(weight_tools.operations(load_network(cfg, dialect=dialect)))
     parameters, multiply_adds = (sum(getattr(layer, name) for layer in layers) for name in ("parameters", "multiply_adds"))
-    rows = [(str(layer.layer), layer.type, " x ".join(map(str, layer.shape)), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
-            for layer in layers]
+    rows = [
+        (str(layer.layer), layer.type, " x ".join(map(str, layer.shape)), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+        for layer in layers
+    ]
     rows.append(("total", "", "", f"{parameters:,}", f"{multiply_adds:,}"))
     _print_table(("layer", "type", "output", "parameters", "multiply-adds"), rows, words=2)
     click.echo(f"Floating Point Operations: {2 * multiply_adds}")

@@ -13,7 +13,7 @@ stand for columns of zeros with a single one.
 
 The contract. A layer owns four separate things:
 
-* ``parameters`` (:class:`~pydarknet.parameters.Parameter`: value and gradient) and ``statistics``;
+* ``parameters`` (:class:`~pydarknet.optim.parameters.Parameter`: value and gradient) and ``statistics``;
 * its recurrent state, per stream, carried from one call to the next (:meth:`Layer.state`);
 * the tape that ``forward`` writes and ``backward`` reads, made once per shape (T, B);
 * nothing else: no optimizer, no file.
@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pydarknet.dialect import PJREDDIE
-from pydarknet.parameters import Parameter
+from pydarknet.darknet.dialect import PJREDDIE
+from pydarknet.optim.parameters import Parameter
 
 
 class OneHot:
@@ -91,7 +91,7 @@ class Layer:
         self.dtype = np.dtype(dtype)
         self.dialect = PJREDDIE
         self.learning_rate = 1.0
-        self.shares_units = False  # whether its recurrence can run on threads of our own (pydarknet.threads)
+        self.shares_units = False  # whether its recurrence can run on threads of our own (pydarknet.system.threads)
         self.dontload = self.dontsave = self.stopbackward = False
         self.parameters = []
         self.statistics = []

@@ -22,9 +22,9 @@ import warnings
 
 import numpy as np
 
-from pydarknet.dialect import PJREDDIE
+from pydarknet.darknet.dialect import PJREDDIE
 from pydarknet.layers.base import Layer, Stored, activation_array, flat
-from pydarknet.parameters import Statistic
+from pydarknet.optim.parameters import Statistic
 
 EPSILON = 1e-6
 ALEXEYAB_EPSILON = 1e-5
@@ -148,8 +148,8 @@ class BatchNormLayer(Layer):
     def stored(self, dialect):
         norm = self.norm
         fields = [] if dialect is PJREDDIE else [Stored("biases", self.biases.value)]
-        return fields + [Stored("scales", norm.scales.value), Stored("rolling_mean", norm.rolling_mean.value),
-                         Stored("rolling_variance", norm.rolling_variance.value)]
+        return [*fields, Stored("scales", norm.scales.value), Stored("rolling_mean", norm.rolling_mean.value),
+                Stored("rolling_variance", norm.rolling_variance.value)]
 
     def forward(self, x, train=False):
         if not train:

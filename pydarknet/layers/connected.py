@@ -6,10 +6,10 @@ y = activation(scale * ẑ + b). Source: Darknet's ``src/connected_layer.c``.
 
 import numpy as np
 
-from pydarknet.activations import get_activation
+from pydarknet.layers.activations import get_activation
 from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
-from pydarknet.layers.projection import InputProjection
+from pydarknet.layers.input_product import InputProjection
 
 
 class Connected(Layer):

@@ -17,7 +17,7 @@ class CRNN(RNN):
     def stored(self, dialect):
         """Of each convolution: biases, batch norm, then weights (H, D, 1, 1) (``save_convolutional_weights``).
 
-        The four dimensions also say that a transposed file (see :mod:`pydarknet.weights`) does not
+        The four dimensions also say that a transposed file (see :mod:`pydarknet.darknet.weights`) does not
         transpose these: Darknet does so with connected matrices only.
         """
         fields = []

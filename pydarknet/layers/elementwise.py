@@ -7,7 +7,7 @@ its state; here it has memory of its own.
 
 import numpy as np
 
-from pydarknet.activations import get_activation
+from pydarknet.layers.activations import get_activation
 from pydarknet.layers.base import Layer, OneHot, flat
 
 

@@ -28,11 +28,11 @@ Source: K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decode
 
 import numpy as np
 
-from pydarknet.activations import logistic_of_minus
-from pydarknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.layers.activations import logistic_of_minus
 from pydarknet.layers.base import Layer, Matrix, activation_array, as_it_lies, by_gate, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
-from pydarknet.layers.projection import InputProjection
+from pydarknet.layers.input_product import InputProjection
 from pydarknet.layers.tape import Tape
 
 GATES = "rzh"  # the order of the gates and the candidate in U, W and b

@@ -32,13 +32,13 @@ are not repeated here.
 
 import numpy as np
 
-from pydarknet.activations import logistic_of_minus
-from pydarknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.layers.activations import logistic_of_minus
 from pydarknet.layers.base import Layer, Matrix, as_it_lies, by_gate, flat, uniform_weights
 from pydarknet.layers.batchnorm import BatchNorm
+from pydarknet.layers.input_product import InputProjection
 from pydarknet.layers.lstm_tape import LSTMTape, cell_views
-from pydarknet.layers.projection import InputProjection
-from pydarknet.threads import own_threads, run_together
+from pydarknet.system.threads import own_threads, run_together
 
 # The order of the gates in U, W, b and z: the logistic ones stand together (o i f), and so do those
 # that act through the cell (i f g), and each of i f beside what it multiplies (g c₋₁, see cell()).

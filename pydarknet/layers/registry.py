@@ -1,14 +1,14 @@
 """From a cfg's section to a layer: which class a section names, and which options it reads."""
 
-from pydarknet.activations import ACTIVATIONS
-from pydarknet.dialect import PJREDDIE
+from pydarknet.darknet.dialect import PJREDDIE
+from pydarknet.layers.activations import ACTIVATIONS
 from pydarknet.layers.batchnorm import BatchNormLayer
 from pydarknet.layers.connected import Connected
 from pydarknet.layers.crnn import CRNN
 from pydarknet.layers.elementwise import ActivationLayer, Dropout
 from pydarknet.layers.gru import GRU
+from pydarknet.layers.losses import Cost, Softmax
 from pydarknet.layers.lstm import LSTM
-from pydarknet.layers.output import Cost, Softmax
 from pydarknet.layers.rnn import RNN
 
 CRNN_SUPPORTED = ("a step of a text is one pixel, so only 1x1 kernels are supported: "

@@ -10,7 +10,7 @@ The layout is chosen for speed, measured by ``benchmarks/``:
 import numpy as np
 
 from pydarknet.layers.base import Buffer, activation_array, by_part, flat, steps_per_block
-from pydarknet.threads import product
+from pydarknet.system.threads import product
 
 
 class Tape:

@@ -1,0 +1,1 @@
+"""What is Darknet's: its cfg files, weights files, dialects and random numbers."""

@@ -1,0 +1,202 @@
+"""How well a network predicts a text, as Darknet's ``valid`` and ``validtactic`` measure it; and ``vec``.
+
+Of a text x₀ x₁ ... xₙ every character but the first is scored, given all that stand before it:
+
+    bits per character  = -Σ log₂ p(xₖ | x₀ ... xₖ₋₁) / n
+    perplexity          = 2 ^ bits per character
+    word perplexity     = 2 ^ (-Σ log₂ p / words)     words = 1 + the blanks, tabs and newlines scored
+
+The network starts with an empty state and reads a seed, "\\n\\n" in Darknet, before the text. Source:
+``valid_char_rnn``, ``valid_tactic_rnn`` and ``vec_char_rnn`` in Darknet's ``examples/rnn.c``, which
+sum in float32 and stop at a byte 255. Letters: T steps, B streams.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pydarknet.errors import InputError, TextError
+
+BLOCK = 512  # steps at once, and
+COLUMNS = 4096  # steps * streams at once: the memory needed does not depend on the text's length
+NEW_WORD = np.array([ord(" "), ord("\n"), ord("\t")])
+STRIPPED = b" \t\n\r"  # what Darknet's strip() takes out of a line, everywhere in it
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well ``characters`` characters of ``words`` words were predicted: -ln p, summed, is ``nats``."""
+
+    characters: int
+    words: int
+    nats: float
+
+    @property
+    def nats_per_character(self):
+        return self.nats / self.characters
+
+    @property
+    def bits_per_character(self):
+        return self.nats_per_character / math.log(2)
+
+    @property
+    def perplexity(self):
+        return _exp(self.nats_per_character)
+
+    @property
+    def word_perplexity(self):
+        """Infinite, as in C, where it is beyond the greatest number: in a long text of a single word."""
+        return _exp(self.nats / self.words)
+
+
+def valid_lines(characters, words, nats):
+    """Yield the line that Darknet's ``valid`` prints after every character, for running totals, each (n,)."""
+    each = nats / characters
+    columns = characters, each / math.log(2), _exp(each), _exp(nats / words)
+    for row in zip(*(column.tolist() for column in columns)):
+        yield "%d BPC: %4.4f   Perplexity: %4.4f    Word Perplexity: %4.4f\n" % row
+
+
+def tactic_lines(characters, words, nats):
+    """Yield the line that Darknet's ``validtactic`` prints after every character that counts."""
+    columns = characters, words, _exp(nats / characters), _exp(nats / words)
+    for row in zip(*(column.tolist() for column in columns)):
+        yield "%d %d Perplexity: %4.4f    Word Perplexity: %4.4f\n" % row
+
+
+def _exp(x):
+    with np.errstate(over="ignore"):
+        return np.exp(x)
+
+
+class Tally:
+    """The running score of a text whose characters all count: Darknet's ``valid``.
+
+    With ``tokens`` every symbol is a word, for a token's number says nothing about blanks.
+    """
+
+    def __init__(self, tokens=False):
+        self.characters, self.nats = 0, 0.0
+        self.words = 0 if tokens else 1
+        self._tokens = tokens
+
+    @property
+    def score(self):
+        """The :class:`Score` so far. Raises TextError when nothing has been scored."""
+        if not self.characters:
+            raise TextError("there is nothing to score: the text needs at least two characters")
+        return Score(self.characters, self.words, self.nats)
+
+    def add(self, before, after, nats):
+        """Count the characters ``after`` (n,), which stand behind ``before`` (n,) and cost ``nats`` (n,).
+
+        Returns the running characters, words and nats after each of those that count, three arrays.
+        """
+        new_word = np.ones(len(after), bool) if self._tokens else np.isin(after, NEW_WORD)
+        return self._count(nats, self.words + np.cumsum(new_word))
+
+    def _count(self, nats, words):
+        characters = self.characters + np.arange(1, len(nats) + 1)
+        total = self.nats + np.cumsum(nats)
+        if len(nats):
+            self.characters, self.words, self.nats = int(characters[-1]), int(words[-1]), float(total[-1])
+        return characters, words, total
+
+
+class TacticTally(Tally):
+    """The running score of the tactics in a text of proofs: Darknet's ``validtactic``.
+
+    A tactic begins behind ``>>`` and ends before the newline that follows a full stop; only what
+    stands between counts, and each tactic is a word.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._inside, self._begun = False, self.words
+
+    @property
+    def score(self):
+        if not self.characters:
+            raise TextError("there is nothing to score: the text holds no tactic, which begins behind >>")
+        return super().score
+
+    def add(self, before, after, nats):
+        ends = (before == ord(".")) & (after == ord("\n"))
+        starts = (before == ord(">")) & (after == ord(">"))
+        # Whether a tactic is going on behind each pair is what the last start or end said.
+        last = np.maximum.accumulate(np.where(starts | ends, np.arange(len(nats)), -1))
+        inside = np.where(last >= 0, starts[last], self._inside)
+        inside_before = np.concatenate([[self._inside], inside[:-1]])
+        counts = inside_before & ~ends
+        words = self._begun + np.cumsum(starts & ~inside_before)
+        if len(nats):
+            self._inside, self._begun = bool(inside[-1]), int(words[-1])
+        return self._count(nats[counts], words[counts])
+
+
+def surprise(network, blocks, seed=b"\n\n", nats=None):
+    """Yield (before, after, nats) for the ``blocks`` of a text: characters, those that follow, and their -ln p.
+
+    ``blocks`` is :func:`blocks_of_file` or :func:`blocks_of_corpus`; ``seed``, bytes or integers, is
+    read first; ``nats`` takes the place of ``network.nats`` (:mod:`~pydarknet.inference.dynamic_evaluation`). All three
+    are arrays (n,). Raises InputError for symbols that the network has not got.
+    """
+    seed = np.array(list(seed), np.int64)[:, None]
+    primed = False
+    for before, after, counted in blocks:
+        if not primed:
+            network.reset_state()
+            network.predict(np.repeat(seed, before.shape[1], axis=1))
+            primed = True
+        costs = (nats or network.nats)(before, after)
+        yield before[counted].reshape(-1), after[counted].reshape(-1), costs[counted].reshape(-1)
+
+
+def blocks_of_file(file):
+    """Yield (before, after, counted) of the bytes of a binary ``file``, read as they are needed, in one stream."""
+    last = b""
+    while data := file.read(BLOCK if last else BLOCK + 1):
+        text = np.frombuffer(last + data, np.uint8).astype(np.int64)[:, None]
+        if len(text) > 1:
+            yield text[:-1], text[1:], ...
+        last = data[-1:]
+
+
+def blocks_of_corpus(corpus, vocabulary, streams=1):
+    """Yield (before, after, counted) of a :class:`~pydarknet.text.corpus.Corpus`, cut into ``streams`` equal pieces.
+
+    The pieces are read side by side, (T, B), many times faster than one after the other; but behind
+    each cut the network does not know what stood before it. Raises TextError for a symbol that is
+    not below ``vocabulary``, InputError for more streams than there are characters to score.
+    """
+    scored = len(corpus) - 1
+    if not 1 <= streams <= scored:
+        raise InputError(f"{streams} streams: from 1 to {scored} are possible, as the text has {scored} characters to score")
+    length = -(-scored // streams)
+    starts = np.arange(streams, dtype=np.int64) * length
+    size = max(1, min(BLOCK, COLUMNS // streams))
+    for t in range(0, length, size):
+        steps = min(size, length - t)
+        text = corpus.gather(starts + t, steps, vocabulary)
+        positions = starts + t + np.arange(steps)[:, None]
+        yield text[:-1], text[1:], positions < scored  # the last piece may be shorter
+
+
+def line_vectors(network, lines, seed=b"\n\n", layer=0):
+    """Yield (line, vector) for the byte strings ``lines``: what ``layer`` puts out when it has read the line.
+
+    As in Darknet's ``vec``, blanks, tabs and line ends are first taken out of the line, all of them,
+    and the network reads the seed, the line and one blank. It starts each line with an empty state
+    (Darknet means to, but clears it on a GPU only). ``vector`` is (H,). Raises InputError for a layer
+    or a symbol that the network has not got.
+    """
+    if not 0 <= layer < len(network.body):
+        raise InputError(f"layer {layer}: this network has the layers 0 to {len(network.body) - 1} before its softmax")
+    for line in lines:
+        line = line.translate(None, STRIPPED)
+        network.reset_state()
+        text = np.frombuffer(seed + line + b" ", np.uint8)[:, None]
+        for t in range(0, len(text), BLOCK):
+            output = network.layer_output(layer, text[t : t + BLOCK])
+        yield line, output[-1, 0].copy()

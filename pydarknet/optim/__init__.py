@@ -1,0 +1,1 @@
+"""What moves the parameters: the block they lie in, optimizers, schedules of the rate."""

@@ -1,0 +1,109 @@
+"""Sizes that no machine can hold are told before the memory is taken, with the number of bytes.
+
+The estimates are from below, so that what would fit is never refused; between them and the truth lies
+less than a factor of two. Without them a slip in a cfg (``output=2000000000``) ends in a machine that
+swaps, or in the kernel ending some process of its choice.
+"""
+
+import os
+from contextlib import suppress
+
+from pydarknet.errors import TrainingError
+
+# Files in which Linux tells how much memory a container may have: version 2 and version 1 of its control groups.
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_VIEWS = 1000  # bytes of Python objects that a recurrent layer's tape makes for every step
+
+
+def check_layer_memory(cfg, inputs, itemsize):
+    """Raise CfgError at the first section whose parameters, with those before, exceed the memory at hand.
+
+    ``inputs`` is the number of symbols, ``itemsize`` the bytes of a number.
+    """
+    at_hand = memory_at_hand()
+    total = 0
+    for section in cfg.layers:
+        count, inputs = _parameters(section, inputs)
+        total += 2 * count * itemsize  # once in the layer while it is built, once in the network's block
+        if at_hand is not None and total > at_hand:
+            raise section.error(
+                f"the parameters up to here need {total:,} bytes of memory, and {at_hand:,} can be had: "
+                "a smaller output, or fewer inputs, are needed",
+                "output",
+            )
+
+
+def _parameters(section, D):
+    """How many parameters a section's layer has for ``D`` inputs, and how many outputs."""
+    H = section.integer("output", 1, minimum=1) if section.type in _RECURRENT or section.type == "connected" else D
+    match section.type:
+        case "lstm":
+            return 4 * H * (D + H + 2), H
+        case "gru":
+            return 3 * H * (D + H + 2), H
+        case "rnn" | "crnn":
+            S = section.integer("hidden", 1, minimum=1)
+            return S * (D + S + 2) + H * (S + 1), H
+        case "connected":
+            return H * (D + 1), H
+    return 0, H
+
+
+_RECURRENT = ("lstm", "gru", "rnn", "crnn")
+
+# Numbers that a layer keeps of every step and stream for the way back, per unit of its state.
+_KEPT = {"lstm": 11, "gru": 8, "rnn": 4, "crnn": 4}
+
+
+def check_training_memory(network):
+    """Raise TrainingError if training ``network`` needs more memory than can be had beyond what it has already."""
+    needed, kept = training_memory(network)
+    at_hand = memory_at_hand()
+    if at_hand is not None and needed > at_hand:
+        raise TrainingError(
+            f"{network.cfg.path}: training needs {needed:,} bytes of memory, {kept:,} of them for "
+            f"time_steps={network.time_steps} of {network.streams} streams, and {at_hand:,} can be had: "
+            "a smaller batch, time_steps or output is needed"
+        )
+
+
+def training_memory(network):
+    """Bytes that training ``network`` takes beyond its parameters, and how many of them for the steps of all streams.
+
+    The others are the gradients and what the optimizer remembers.
+    """
+    T, B, itemsize = network.time_steps, network.streams, network.dtype.itemsize
+    kept = network.inputs * T * B * itemsize + 2 * 8 * (T + 1) * B  # the softmax, and the symbols
+    for layer in network.layers:
+        kept += _KEPT.get(layer.type, 1) * layer.state_size * T * B * itemsize
+        if layer.type in _RECURRENT:
+            kept += _VIEWS * T
+    per_parameter = 3 if network.optimizer_options.adam else 2
+    return per_parameter * network.parameters.values.nbytes + kept, kept
+
+
+def memory_at_hand():
+    """Bytes of memory that this process can still get, as far as the system tells; None where it does not."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        found.append(_available_of_linux())
+    if not found:
+        with suppress(OSError, ValueError, AttributeError):  # no Unix
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # "max" is no number
+            with open(path, encoding="ascii") as file:
+                found.append(int(file.read()))
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit)
+    return min(found, default=None)
+
+
+def _available_of_linux():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        available = next(line for line in file if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024

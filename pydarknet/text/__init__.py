@@ -1,0 +1,1 @@
+"""Texts as sequences of symbols, and where the symbols lie."""

@@ -1,0 +1,255 @@
+"""Training on several cores: processes that share out the streams of a batch.
+
+The streams of a batch meet only in the sum of their gradients. So each process runs a part of them,
+forward and backward, on a core of its own, and the gradients are added. What is said of one process
+in the meantime holds for each of them: nothing waits for another core but once a call. (Threads of the
+matrix library on both cores must wait for each other twice a step, and leave all that is not a matrix
+product to one core.) Darknet does the same with several GPUs, but it averages weights.
+
+This process is one of them; the others are its forks. Parameters, states and symbols are in memory that
+all see; each has gradients of its own. The result is that of one process but for the order in which
+float32 numbers are added.
+"""
+
+import atexit
+import itertools
+import mmap
+import multiprocessing
+import os
+import signal
+import sys
+from contextlib import contextmanager, suppress
+from multiprocessing import util  # noqa: F401 (it registers what ends processes when the program ends: before we do)
+
+import numpy as np
+
+from pydarknet.errors import InputError, TrainingError
+from pydarknet.system.threads import blas_limited, blas_threads
+
+# Where a process of its own pays, by benchmarks/training.py.
+STREAMS_OF_A_PROCESS = 8  # at least: below, a step costs as much with half of the streams
+LARGEST_MATRIX = (
+    3 << 18
+)  # elements, at most: an LSTM of 443 or a GRU of 512. Beyond, the streams of a part are too few for the weights
+
+
+def suitable_processes(network):
+    """How many processes train ``network`` fastest here: one a core, fewer if the batch or the layers don't suit."""
+    if _obstacle(network) or any(p.value.size > LARGEST_MATRIX for layer in network.layers for p in layer.parameters):
+        return 1
+    return max(1, min(blas_threads() or 1, network.streams // STREAMS_OF_A_PROCESS))
+
+
+@contextmanager
+def stream_processes(network, count):
+    """Give a function that does what ``network.train_call(symbols, truth)`` does, in ``count`` processes.
+
+    They start with the first call and end with the context. Load weights before that. Raises InputError
+    when this network or this system can't be trained so, and the function TrainingError when a process ends.
+    """
+    if count == 1:
+        yield network.train_call
+        return
+    if not 1 <= count <= network.streams:
+        raise InputError(
+            f"{count} processes: the batch has {network.streams} streams to share out; give 1 to {network.streams}"
+        )
+    obstacle = _obstacle(network)
+    if obstacle:
+        raise InputError(f"{count} processes: {obstacle}; use one")
+    team = _Team(network, count)
+    try:
+        yield team.train_call
+    finally:
+        team.close()
+
+
+def _obstacle(network):
+    """Why ``network`` can't be trained in several processes, or None."""
+    if any(layer.statistics for layer in network.layers):
+        return "batch normalisation takes its mean over all streams, which only one process sees"
+    # Elsewhere there is no fork, or (macOS) its system libraries do not bear it.
+    return None if sys.platform.startswith("linux") else "that is for Linux only"
+
+
+class _Team:
+    """This process and its workers."""
+
+    def __init__(self, network, count):
+        self.network = network
+        edges = [network.streams * n // count for n in range(count + 1)]
+        self._own, *self._parts = (slice(*pair) for pair in itertools.pairwise(edges))
+        self._threads = max(1, (blas_threads() or 1) // count)
+        self._draws = any(layer.type == "dropout" for layer in network.layers)
+        self._workers = []
+        self._closed = False
+        # Where the context is never left. It runs before multiprocessing's own, which would wait for the workers.
+        atexit.register(self.end)
+
+    def train_call(self, symbols, truth):
+        """:meth:`Network.train_call` of all streams. After an error the streams' states may be anything."""
+        network = self.network
+        if self._closed:
+            raise InputError("the context of this train_call has been left: its processes have ended")
+        symbols, truth = network.checked_pair(symbols, truth)
+        if symbols.shape != (network.time_steps, network.streams):
+            raise InputError(
+                f"symbols {symbols.shape} must be of the network's (T, B), "
+                f"{(network.time_steps, network.streams)}, to be shared out"
+            )
+        seen = network.seen
+        try:
+            if not self._workers:
+                self._start()
+            loss = self._call(symbols, truth)
+        except BaseException:
+            network.seen = seen
+            self.end()  # somewhere in a call; the next one starts new workers
+            raise
+        network.seen = seen + truth.size
+        return loss
+
+    def _start(self):
+        network, block = self.network, self.network.parameters
+        block.move_values(_shared(block.values))
+        self._states = [
+            {name: _shared(array) for name, array in layer.state(network.streams).items()} for layer in network.layers
+        ]
+        self._share_states()
+        self._text = _shared(np.zeros((2, network.time_steps, network.streams), np.int64))
+        with _uninterrupted():
+            for part in self._parts:
+                self._workers.append(_Worker(network, part, self._text, self._threads))
+
+    def _share_states(self):
+        """Put the states where all processes see them, with what the layers have now: another use may have made new ones."""
+        for layer, shared in zip(self.network.layers, self._states):
+            for name, array in layer.state(self.network.streams).items():
+                if array is not shared[name]:
+                    shared[name][...] = array
+            layer.swap_state(dict(shared))
+
+    def _call(self, symbols, truth):
+        network = self.network
+        self._share_states()
+        self._text[0], self._text[1] = symbols, truth
+        random = network.dropout_random.bit_generator.state if self._draws else None
+        for worker in self._workers:
+            worker.begin(random)
+        with network.part_of_streams(self._own), blas_limited(self._threads):
+            loss = network.train_call(symbols[:, self._own], truth[:, self._own])
+        for worker in self._workers:
+            loss += worker.finish()
+            network.parameters.gradients += worker.gradients
+        return loss
+
+    def end(self):
+        """End the workers, if there are any."""
+        with _uninterrupted():
+            for worker in self._workers:
+                worker.end()
+            self._workers.clear()
+
+    def close(self):
+        """End them for good."""
+        self._closed = True
+        self.end()
+        atexit.unregister(self.end)
+
+
+class _Worker:
+    """A process that runs the streams ``part``, and this process's end of the pipe to it."""
+
+    def __init__(self, network, part, text, threads):
+        self.gradients = _shared(np.zeros_like(network.parameters.gradients))
+        context = multiprocessing.get_context("fork")
+        try:
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(
+                target=_work, args=(network, part, text, self.gradients, threads, theirs), daemon=True
+            )
+            self._process.start()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot start a process to share the work: {error.strerror}; --processes 1 does without"
+            ) from None
+        theirs.close()
+
+    def begin(self, random):
+        """Let it run the streams, from the state ``random`` of the generator for dropout on, if there is one."""
+        with suppress(OSError):  # it has ended: finish() says so
+            self._pipe.send(random)
+
+    def finish(self):
+        """Wait; return its loss."""
+        try:
+            loss, error = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise TrainingError(
+                f"a process that shared the work has ended (exit code {self._process.exitcode}); --processes 1 does without"
+            ) from None
+        if error:
+            raise TrainingError(f"in a process that shares the work: {error}")
+        return loss
+
+    def end(self):
+        self._process.kill()  # nothing of it is needed, and it may be in the midst of a long call
+        self._process.join()
+        self._pipe.close()
+
+
+def _work(network, part, text, gradients, threads, pipe):
+    """What a worker does until the other end of ``pipe`` is closed, or its process has ended."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the first process decides
+    _let_go_of_files(pipe.fileno())
+    network.parameters.move_gradients(gradients)
+    with network.part_of_streams(part), blas_limited(threads), np.errstate(over="ignore", invalid="ignore"):
+        while True:
+            try:
+                random = pipe.recv()
+            except EOFError:
+                return
+            if random is not None:
+                network.dropout_random.bit_generator.state = random
+            network.parameters.clear_gradients()
+            try:
+                answer = network.train_call(text[0][:, part], text[1][:, part]), None
+            except Exception as error:
+                answer = 0.0, f"{type(error).__name__}: {error}"
+            pipe.send(answer)
+
+
+def _let_go_of_files(kept):
+    """Close what a fork inherits: others wait for the end of a pipe, or for a lock, until the last copy is closed."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number not in (0, 1, 2, kept):
+            with suppress(OSError):  # it was the list's own
+                os.close(number)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in {0, 1, 2} - {kept, nowhere}:
+        os.dup2(nowhere, number)
+
+
+@contextmanager
+def _uninterrupted():
+    """While it lasts, Ctrl-C waits: a process that has started must not be lost before it is noted."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _shared(array):
+    """A copy of ``array`` in memory that forks share."""
+    try:
+        memory = mmap.mmap(-1, max(1, array.nbytes))
+    except OSError as error:
+        raise TrainingError(
+            f"cannot get {array.nbytes:,} bytes of shared memory: {error.strerror}; --processes 1 does without"
+        ) from None
+    copy = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+    copy[...] = array
+    return copy

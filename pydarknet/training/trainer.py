@@ -1,0 +1,217 @@
+"""The training loop: Darknet's streams, calls and updates, yielding one record per update.
+
+Each of B streams reads consecutive text from an offset of its own, wrapping at the end. A call takes
+the next T characters of every stream, (T, B), and adds to the gradients; after ``subdivisions`` calls
+the parameters are updated: one iteration. Before each next call a stream jumps to a new random offset
+with the cfg's probability ``jump``, as a rule 1/64, and its state is cleared then. Without jumps
+(``jump=0``) the offsets are at equal distances, so that the text is read evenly. Source:
+``train_char_rnn`` and ``get_rnn_data`` in Darknet's ``examples/rnn.c``, ``train_network_datum`` in
+``src/network.c``.
+"""
+
+import math
+import time
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pydarknet.darknet.randomness import generator
+from pydarknet.errors import TextError, TrainingError
+from pydarknet.optim.optimizers import clip_gradient
+from pydarknet.system.memory import check_training_memory
+from pydarknet.training import run_state
+
+SCAN_AT_ONCE = 1 << 16  # symbols
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration (one update of the parameters) did.
+
+    ``loss`` is the mean cross-entropy of its characters in nats, ``avg_loss`` Darknet's running
+    average of it (a tenth new each time), ``rate`` the learning rate, ``seconds`` the wall time of
+    this iteration, ``characters`` all those trained on so far (Darknet's ``seen``) and ``epochs``
+    the same in lengths of the text. ``valid_loss`` is the loss on the held-out text where it was
+    measured after this iteration, else None.
+    """
+
+    iteration: int
+    loss: float
+    avg_loss: float
+    rate: float
+    seconds: float
+    characters: int
+    epochs: float
+    valid_loss: float | None = None
+
+    @property
+    def bits_per_character(self):
+        return self.loss / math.log(2)
+
+
+class Trainer:
+    """Trains ``network`` on ``corpus`` (:class:`~pydarknet.text.corpus.Corpus`).
+
+    ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
+    network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
+    streams' offsets; ``validation`` is a :class:`~pydarknet.training.validation.Validation` of the same network;
+    ``train_call`` does what the network's own does, on several cores (:func:`~pydarknet.training.processes.stream_processes`).
+
+    Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
+    TextError for a symbol that the network has no input for.
+    """
+
+    def __init__(self, network, corpus, max_batches=None, srand=None, validation=None, train_call=None):
+        self.network = network
+        self.train_call = train_call
+        self.corpus = corpus
+        self.validation = validation
+        self.schedule = network.schedule
+        if max_batches is not None:
+            self.schedule = replace(self.schedule, max_batches=max_batches)
+        if self.max_batches == 0:
+            raise TrainingError(
+                "max_batches is 0, which to Darknet means no training: set it in [net] of the cfg, or give --max-batches"
+            )
+        check_training_memory(network)
+        self.samples = network.streams * network.time_steps * network.subdivisions
+        self.optimizer = network.optimizer_options.make(network.parameters)
+        self.random = generator(srand, "offsets")
+        self.offsets = self._starts()
+        self.avg_loss = None
+        for text in (corpus, validation.corpus) if validation else (corpus,):
+            check_symbols(text, network.inputs)
+        if len(corpus) <= network.time_steps:
+            warnings.warn(
+                f"the text has {len(corpus)} symbols, no more than time_steps={network.time_steps}: "
+                "each window repeats it; a longer text or fewer time_steps would teach more",
+                stacklevel=2,
+            )
+        self.text_digest = corpus.digest()
+
+    @property
+    def max_batches(self):
+        return self.schedule.max_batches
+
+    @property
+    def iteration(self):
+        """The number of updates done: Darknet's ``get_current_batch``."""
+        return self.network.seen // self.samples
+
+    @property
+    def stopped_early(self):
+        """Whether the patience of the validation has run out."""
+        return self.validation is not None and self.validation.exhausted
+
+    @property
+    def done(self):
+        """Whether nothing is left to do."""
+        return self.iteration >= self.max_batches or self.stopped_early
+
+    def checkpoint(self):
+        """A :class:`~pydarknet.training.checkpoint.Checkpoint` to write before the next iteration."""
+        return run_state.checkpoint_of(self)
+
+    def restore(self, checkpoint):
+        """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
+        run_state.restore(self, checkpoint)
+
+    def run(self):
+        """Yield a :class:`Step` after every iteration, up to ``max_batches`` or until patience runs out.
+
+        Raises TrainingError when there is nothing to do, and what :meth:`step` raises.
+        """
+        if self.iteration >= self.max_batches:
+            raise TrainingError(
+                f"{self.iteration} iterations are done already and max_batches is {self.max_batches}: "
+                "nothing to do; raise --max-batches, or count from 0 with -clear"
+            )
+        if self.stopped_early:
+            raise TrainingError(
+                "this run was stopped because its validation loss no longer fell: "
+                "nothing to do; raise --patience, or leave it out"
+            )
+        while not self.done:
+            yield self.step()
+
+    def step(self):
+        """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite."""
+        start = time.perf_counter()
+        network = self.network
+        loss = 0.0
+        network.parameters.clear_gradients()
+        # Numbers that overflow on the way end in a loss that is not finite: said once, below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(network.subdivisions):
+                loss += self._call()
+            loss /= self.samples
+            if not math.isfinite(loss):
+                raise diverged(self.iteration, f"the loss is {loss}")
+            # Darknet counts the samples before it reads the rate: the first update has number 1.
+            rate = self.schedule.rate(self.iteration, self.random)
+            if self.validation:
+                rate *= self.validation.rate_factor
+            if network.optimizer_options.clip_norm:
+                clip_gradient(network.parameters, network.optimizer_options.clip_norm * self.samples)
+            self.optimizer.update(network.parameters, rate, self.samples)
+        self.avg_loss = loss if self.avg_loss is None else 0.9 * self.avg_loss + 0.1 * loss
+        seconds = time.perf_counter() - start
+        return Step(
+            self.iteration, loss, self.avg_loss, rate, seconds, network.seen, network.seen / len(self.corpus), self._validate()
+        )
+
+    def _call(self):
+        network = self.network
+        T = network.time_steps
+        text = self.corpus.gather(self.offsets, T, network.inputs)
+        loss = (self.train_call or network.train_call)(text[:-1], text[1:])
+        self.offsets[:] = (self.offsets + T) % len(self.corpus)
+        self._jump()
+        return loss
+
+    def _starts(self):
+        length, streams = len(self.corpus), self.network.streams
+        if self.network.jump > 0:
+            return self.random.integers(length, size=streams)
+        return (self.random.integers(length) + np.arange(streams) * length // streams) % length
+
+    def _jump(self):
+        jumps = np.flatnonzero(self.random.random(len(self.offsets)) < self.network.jump)
+        if jumps.size:
+            self.offsets[jumps] = self.random.integers(len(self.corpus), size=jumps.size)
+            self.network.reset_state(jumps)
+
+    def _validate(self):
+        if self.validation is None:
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):  # as in a call of training: said once, below
+            loss = self.validation.after(self.iteration, last=self.iteration == self.max_batches)
+        if loss is not None and not math.isfinite(loss):
+            raise diverged(self.iteration, f"the loss on the held-out text is {loss}")
+        return loss
+
+
+def diverged(iteration, what):
+    """The TrainingError of a run whose numbers are no longer finite."""
+    return TrainingError(
+        f"iteration {iteration}: {what}: training has diverged, and nothing of it is saved: earlier files are as they "
+        "were; lower learning_rate, raise burn_in, or set clip_norm=1 in [net]"
+    )
+
+
+def check_symbols(corpus, inputs):
+    """Raise TextError, with its place, for the first symbol of ``corpus`` that is not below ``inputs``.
+
+    At the start, for it may stand where training comes only after hours.
+    """
+    if corpus.max_symbol < inputs:
+        return
+    for start in range(0, len(corpus), SCAN_AT_ONCE):
+        symbols = corpus.symbols(start, min(SCAN_AT_ONCE, len(corpus) - start))
+        if symbols.max() >= inputs:
+            at = int(np.argmax(symbols >= inputs))
+            raise TextError(
+                f"{corpus.locate(start + at)}: symbol {symbols[at]} is out of range for a network of {inputs} inputs "
+                f"(0 to {inputs - 1}); give [net] more inputs, or change the text"
+            )

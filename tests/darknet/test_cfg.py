@@ -1,0 +1,369 @@
+"""Darknet's cfg dialect: what is read, what is warned of, and what each error says."""
+
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pydarknet.darknet.cfg import MAX_FILE_BYTES, SECTION_TYPES, UNSUPPORTED_SECTIONS, parse_cfg, parse_cfg_text
+from pydarknet.errors import CfgError, CfgWarning
+from pydarknet.optim.schedules import Schedule
+
+# Of the shape of Darknet's own gru.cfg and crnn.train.cfg: blanks round =, commented options, lists, empty sections.
+STOCK = """[net]
+inputs=256
+
+# Test
+batch = 1
+time_steps=1
+
+; Train
+# batch = 512
+
+momentum=0.9
+learning_rate=0.1
+policy=steps
+steps=1000,1500
+scales=.1,.1
+
+[gru]
+batch_normalize=1
+output = 1024
+
+[crnn]
+size=1
+pad=0
+hidden=64
+output = 64
+activation=leaky
+
+[connected]
+output=256
+activation=linear
+
+[softmax]
+
+[cost]
+type=sse
+
+"""
+
+
+def lstm(options):
+    """The [lstm] section of a small cfg; its options begin on line 3."""
+    return parse_cfg_text("[net]\n[lstm]\n" + options, "x.cfg").layers[0]
+
+
+def message_of(call, *arguments, **options):
+    """What the CfgError of a call says; it must be one line."""
+    with pytest.raises(CfgError) as caught:
+        call(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def message_of_text(text):
+    return message_of(parse_cfg_text, text, "x.cfg")
+
+
+def test_a_cfg_of_the_stock_shape_is_read():
+    cfg = parse_cfg_text(STOCK, "gru.cfg")
+    assert (cfg.path, cfg.net.type, cfg.net.line) == ("gru.cfg", "net", 1)
+    assert [layer.type for layer in cfg.layers] == ["gru", "crnn", "connected", "softmax", "cost"]
+    assert cfg.net.integer("batch") == 1
+    assert cfg.net.number("momentum") == 0.9
+    assert cfg.net.integers("steps") == [1000, 1500]
+    assert cfg.net.numbers("scales") == [0.1, 0.1]
+    gru, crnn = cfg.layers[:2]
+    assert (gru.line, gru.integer("output"), gru.flag("batch_normalize")) == (17, 1024, True)
+    assert crnn.choice("activation", "logistic", ["linear", "leaky"]) == "leaky"
+    assert cfg.layers[3].options == {}
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_of_other_systems_change_nothing(end):
+    ours, theirs = parse_cfg_text(STOCK, "x"), parse_cfg_text(STOCK.replace("\n", end), "x")
+    assert theirs == ours
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    file = tmp_path / "bom.cfg"
+    file.write_bytes(b"\xef\xbb\xbf[net]\ninputs=3\n")
+    assert parse_cfg(file).net.integer("inputs") == 3
+
+
+def test_blanks_are_dropped_everywhere():
+    section = lstm("  out put\t= 1 0\t2 4 \n \t# a comment may be indented\n")
+    assert section.integer("output") == 1024
+
+
+def test_a_value_may_hold_an_equals_sign():
+    assert lstm("a=b=c\n").text("a") == "b=c"
+
+
+@pytest.mark.parametrize("name", sorted(SECTION_TYPES.keys() - {"net", "network"}))
+def test_every_section_name_has_its_type(name):
+    layer = parse_cfg_text(f"[network]\n[ {name} ]\n", "x").layers[0]
+    assert (layer.name, layer.type) == (name, SECTION_TYPES[name])
+
+
+def test_abbreviations():
+    assert [SECTION_TYPES[name] for name in ("network", "conn", "soft")] == ["net", "connected", "softmax"]
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    "written, number",
+    [("0", 0), ("+3", 3), ("-7", -7), ("007", 7), ("2147483647", 2**31 - 1), ("-2147483648", -(2**31)), ("0" * 5000 + "5", 5)],
+)
+def test_whole_numbers(written, number):
+    assert lstm(f"k={written}").integer("k") == number
+
+
+@pytest.mark.parametrize("written", ["1O24", "1.5", "1.", "1e3", "1_000", "-", "0x10", "١٢", "１", "nan", "1\x0b"])
+def test_what_is_no_whole_number(written):
+    assert message_of(lstm(f"k={written}").integer, "k") == f"x.cfg:3: [lstm] k={written!r} is not a whole number"
+
+
+@pytest.mark.parametrize("written", ["2147483648", "-2147483649", "9" * 5000])
+def test_whole_numbers_end_where_a_c_int_ends(written):
+    assert "out of range: Darknet's whole numbers go from" in message_of(lstm(f"k={written}").integer, "k")
+
+
+@pytest.mark.parametrize(
+    "written, number",
+    [("1.", 1), (".5", 0.5), ("1e-3", 0.001), ("+3", 3), ("-2.5E+1", -25), ("3.4028234e38", 3.4028234e38), ("1e-999", 0)],
+)
+def test_numbers(written, number):
+    assert lstm(f"k={written}").number("k") == number
+
+
+@pytest.mark.parametrize("written", ["nan", "inf", "-inf", "1_0.5", "1,5", ".", "e5", "1e", "0x1p3", "٣.٥", "1..2"])
+def test_what_is_no_number(written):
+    assert message_of(lstm(f"k={written}").number, "k") == f"x.cfg:3: [lstm] k={written!r} is not a number"
+
+
+@pytest.mark.parametrize("written", ["1e999", "-3.5e38"])
+def test_numbers_are_finite_in_a_c_float(written):
+    assert "out of range" in message_of(lstm(f"k={written}").number, "k")
+
+
+def test_limits_are_named():
+    section = lstm("dropout=1.5\noutput=0")
+    assert message_of(section.number, "dropout", maximum=1) == "x.cfg:3: [lstm] dropout=1.5 is too large: it must be at most 1"
+    assert message_of(section.integer, "output", minimum=1) == "x.cfg:4: [lstm] output=0 is too small: it must be at least 1"
+
+
+def test_an_absent_key_gives_the_default():
+    section = lstm("")
+    assert section.integer("k", 7, minimum=9) == 7  # as it is: the default is the caller's business
+    assert section.number("k", 0.5) == 0.5
+    assert section.text("k", "t") == "t"
+    assert section.choice("k", "a", ["a", "b"]) == "a"
+    assert section.flag("k", True) is True and section.flag("k") is False
+    assert section.integers("k") == [] and section.numbers("k") == []
+    assert section.integer("k") is None and section.text("k") is None
+
+
+@pytest.mark.parametrize("written, truth", [("0", False), ("1", True), ("2", True), ("-1", True)])
+def test_flags_are_whole_numbers(written, truth):
+    assert lstm(f"k={written}").flag("k") is truth
+
+
+def test_a_flag_in_words_is_an_error():
+    assert "k='true' is not a whole number" in message_of(lstm("k=true").flag, "k")
+
+
+def test_an_item_of_a_list_is_blamed_by_itself():
+    assert message_of(lstm("k=1,x,3").integers, "k") == "x.cfg:3: [lstm] k='x' (in '1,x,3') is not a whole number"
+    assert message_of(lstm("k=.5,").numbers, "k") == "x.cfg:3: [lstm] k='' (in '.5,') is not a number"
+
+
+def test_a_choice_names_what_there_is():
+    assert (
+        message_of(lstm("activation=tahn").choice, "activation", "linear", ["linear", "tanh"])
+        == "x.cfg:3: [lstm] activation='tahn' is not one of linear, tanh"
+    )
+
+
+@pytest.mark.parametrize("read", ["integer", "number", "flag", "integers", "numbers"])
+def test_a_comment_behind_a_value_is_hinted_at(read):
+    assert message_of(getattr(lstm("k=5 # five"), read), "k").endswith("; a comment must have a line of its own")
+
+
+def test_a_comment_behind_a_choice_is_hinted_at():
+    assert "a comment must have a line of its own" in message_of(
+        lstm("activation=tanh ; x").choice, "activation", "tanh", ["tanh"]
+    )
+
+
+def test_errors_are_placed_at_the_key_or_else_at_the_header():
+    section = lstm("a=1\nb=2")
+    assert str(section.error("no", "b")) == "x.cfg:4: [lstm] no"
+    assert str(section.error("no", "c")) == str(section.error("no")) == "x.cfg:2: [lstm] no"
+
+
+# Warnings
+
+
+def test_of_a_key_given_twice_the_first_counts_with_a_warning():
+    with pytest.warns(CfgWarning) as caught:
+        section = lstm("output=5\noutput=6")
+    assert section.integer("output") == 5
+    assert [str(w.message) for w in caught] == [
+        "x.cfg:4: [lstm] 'output=6' has no effect: line 3 has set 'output', and the first counts"
+    ]
+
+
+def test_keys_that_nobody_asked_for_are_told():
+    cfg = parse_cfg_text("[net]\nmomentun=.8\nheight=1\n[lstm]\noutput=3\nzz=1\n", "x.cfg")
+    cfg.net.number("momentum")
+    cfg.net.ignore("height", "width")
+    cfg.layers[0].integer("output")
+    assert cfg.layers[0].has("zz")  # looking is not reading
+    assert cfg.net.unused() == [("momentun", 2)]
+    with pytest.warns(CfgWarning) as caught:
+        cfg.warn_unused()
+    assert [str(w.message) for w in caught] == [
+        "x.cfg:2: [net] Unused field: 'momentun = .8': is it 'momentum' that you mean?",
+        "x.cfg:6: [lstm] Unused field: 'zz = 1'",
+    ]
+
+
+# Text that is no cfg
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "x.cfg: holds no section: a cfg begins with [net]"),
+        ("\n# only a comment\n", "x.cfg: holds no section: a cfg begins with [net]"),
+        ("batch=1\n[net]\n", "x.cfg:1: 'batch=1' stands before any section: a cfg begins with [net]"),
+        ("\n[lstm]\noutput=5\n", "x.cfg:2: [lstm] is the first section: a cfg begins with [net]"),
+        ("[net]\n[lstm]\n[net]\n", "x.cfg:3: [net] is the second of its kind, after line 1"),
+        ("[net]\n[lstm\n", "x.cfg:2: '[lstm' has no closing ]"),
+        ("[net]\n[lstm] # x\n", "x.cfg:2: '[lstm]#x' goes on after the ]: comments must have lines of their own"),
+        ("[net]\n[lstm]\noutput\n", "x.cfg:3: [lstm] 'output' is not key=value"),
+        ("[net]\n[lstm]\noutput=\n", "x.cfg:3: [lstm] 'output=' is not key=value"),
+        ("[net]\n[lstm]\n=5\n", "x.cfg:3: [lstm] '=5' is not key=value"),
+        ("[net]\nbatch=\x001\n", "x.cfg:2: holds a NUL byte"),
+        ("[net]\n[LSTM]\n", "x.cfg:2: '[LSTM]' is not a section of Darknet: is it [lstm] that you mean?"),
+        ("[net]\n[]\n", "x.cfg:2: '[]' is not a section of Darknet: there are activation, "),
+        ("[net]\n[a\x1bb]\n", r"x.cfg:2: '[a\x1bb]' is not a section"),
+    ],
+)
+def test_text_that_is_no_cfg(text, said):
+    assert message_of_text(text).startswith(said)
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED_SECTIONS))
+def test_layers_for_images_are_known_by_name(name):
+    assert message_of_text(f"[net]\n\n[{name}]\nsize=3\n").startswith(
+        f"x.cfg:3: [{name}] is a Darknet layer not supported by pydarknet"
+    )
+
+
+def test_long_lines_are_cut_in_messages():
+    assert len(message_of_text("[net]\n" + "x" * 10_000)) < 300
+
+
+# Files that are no cfg
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert f"{tmp_path}: is a directory" in message_of(parse_cfg, tmp_path)
+    missing = tmp_path / "missing.cfg"
+    assert f"{missing}: cannot be read (No such file or directory)" in message_of(parse_cfg, missing)
+    assert "is not a possible file name" in message_of(parse_cfg, "a\0b")
+
+
+def test_an_unreadable_file(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)  # chmod would not stop a test that root runs
+    assert message_of(parse_cfg, "locked.cfg").startswith("locked.cfg: cannot be read (Permission denied)")
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    file = tmp_path / "latin1.cfg"
+    file.write_bytes(b"[net]\n# caf\xe9\n")
+    assert message_of(parse_cfg, file).startswith(f"{file}:2: byte 0xe9 is not UTF-8 text")
+
+
+def test_a_file_that_is_too_large(tmp_path):
+    file = tmp_path / "large.cfg"
+    with open(file, "wb") as handle:
+        handle.truncate(MAX_FILE_BYTES + 1)
+    assert message_of(parse_cfg, file).startswith(f"{file}: is over 16 MiB")
+
+
+# Damage
+
+
+def read_everything(path):
+    """Read each option of a file in every way that the package could."""
+    cfg = parse_cfg(path)
+    readers = [lambda s: Schedule.from_section(s)]
+    for name in ("integer", "number", "flag", "integers", "numbers", "text"):
+        readers += [
+            lambda s, key=key, name=name: getattr(s, name)(key) for section in [cfg.net, *cfg.layers] for key in section.options
+        ]
+    readers.append(lambda s: s.choice("activation", "tanh", ["tanh", "leaky"]))
+    for section in [cfg.net, *cfg.layers]:
+        for read in readers:
+            try:
+                read(section)
+            except CfgError as error:
+                assert "\n" not in str(error)
+    cfg.warn_unused()
+
+
+PIECES = st.one_of(
+    st.binary(max_size=6),
+    st.sampled_from(
+        [
+            b"[net]",
+            b"[",
+            b"]",
+            b"=",
+            b"#",
+            b"\n",
+            b"\r",
+            b",",
+            b"-",
+            b"e9",
+            b"999999999999",
+            b"[yolo]\n",
+            b"policy=poly\n",
+            b"policy=sgdr\n",
+            b"policy=exp\n",
+            b"\xef\xbb\xbf",
+        ]
+    ),
+)
+DAMAGE = st.lists(st.tuples(st.integers(0, len(STOCK)), st.integers(0, 12), PIECES), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def damaged_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("damaged") / "damaged.cfg"
+
+
+@given(damage=DAMAGE)
+@settings(max_examples=200, deadline=None)
+def test_damage_raises_only_our_own_errors(damaged_file, damage):
+    data = STOCK.encode()
+    for start, length, piece in damage:
+        data = data[:start] + piece + data[start + length :]
+    damaged_file.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CfgWarning)
+        try:
+            read_everything(damaged_file)
+        except CfgError as error:
+            assert "\n" not in str(error)

@@ -1,0 +1,180 @@
+"""Sampling: Darknet's own text byte by byte, its ``sample_array`` transcribed, and the ends of the range."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import make_network
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from places import GOLDEN as GOLDEN_ROOT
+
+from pydarknet.darknet.randomness import CRandom
+from pydarknet.errors import InputError, WeightsError
+from pydarknet.inference.sample import darknet_random, generate, generate_tactic, sample
+from pydarknet.network import load_network
+
+GOLDEN = GOLDEN_ROOT / "forward" / "pjreddie"
+
+
+def text_of(steps, stream=0):
+    return bytes(int(step[stream]) for step in steps)
+
+
+@pytest.mark.parametrize("case", ["case1_lstm", "case4_gru"])
+def test_the_text_is_darknets(case):
+    options = json.loads((GOLDEN / case / "meta.json").read_text())["generate"]
+    network = load_network(GOLDEN / case / "case.cfg", GOLDEN / case / "case.weights")
+    steps = generate(
+        network, options["seed"].encode(), options["len"], options["temp"], darknet_random(network, options["srand"])
+    )
+    assert text_of(steps) == (GOLDEN / case / "gen_out.bin").read_bytes()
+
+
+def sample_array(probabilities, uniform):
+    """``test_char_rnn`` and ``sample_array`` of Darknet, step by step in float32."""
+    p = [np.float32(0) if x < np.float32(1e-4) else x for x in probabilities]
+    total = np.float32(sum(map(float, p)))
+    p = [x * np.float32(1 / total) for x in p]
+    for n, x in enumerate(p):
+        uniform = np.float32(uniform - x)
+        if uniform <= 0:
+            return n
+    return len(p) - 1
+
+
+@given(st.integers(1, 1200), st.integers(0, 10**6), st.sampled_from([0.01, 1.0, 20.0]))
+def test_sample_is_darknets_sample_array(size, seed, sharpness):
+    random = np.random.default_rng(seed)
+    p = random.dirichlet(np.full(size, 1 / sharpness)).astype(np.float32)
+    assume(p.max() >= 1e-4)
+    for uniform in [np.float32(0), np.float32(1), *random.random(5, dtype=np.float32)]:
+        expected, found = sample_array(p.copy(), uniform), sample(p.copy(), uniform)
+        if found != expected:  # the sum is taken in another order: only a tie within rounding may fall otherwise
+            kept = np.where(p < 1e-4, 0, p).astype(np.float64)
+            edges = np.cumsum(kept / kept.sum())
+            assert np.abs(edges - uniform).min() < 1e-5, (found, expected, uniform)
+
+
+def test_cut_off_symbols_are_never_written():
+    p = np.array([0.00009, 0.5, 0.00009, 0.49982], np.float32)
+    found = {sample(p.copy(), np.float32(u)) for u in np.linspace(0, 1, 10001)}
+    # A uniform number of exactly 0 gives the first symbol, in Darknet also: 0 - 0 <= 0.
+    assert found == {0, 1, 3}
+    assert sample(p.copy(), np.float32(1e-9)) == 1
+
+
+def test_of_many_equal_symbols_one_is_written():
+    """All 20,000 are below the cut-off, where Darknet divides by zero."""
+    p = np.full(20000, 1 / 20000, np.float32)
+    p[7] *= 1.5
+    assert sample(p, np.float32(0.5)) == 7
+
+
+def test_the_likeliest_is_written_when_it_is_cold(tmp_path):
+    _, _, network = make_network(tmp_path)
+    network.reset_state()
+    probabilities = network.predict(np.array([[65]]))[0, 0]
+    (step,) = generate(network, b"A", 1, temperature=0.01, random=CRandom(0))
+    assert step[0] == probabilities.argmax(), (step, probabilities.argmax())
+
+
+def test_the_same_seed_gives_the_same_text_whatever_was_read_before(tmp_path):
+    _, _, network = make_network(tmp_path)
+    first = text_of(generate(network, b"ab", 50, random=CRandom(4)))
+    assert text_of(generate(network, b"ab", 50, random=CRandom(4))) == first
+    assert text_of(generate(network, b"ab", 50, random=CRandom(5))) != first
+
+
+def test_an_empty_seed_is_symbol_0(tmp_path):
+    _, _, network = make_network(tmp_path)
+    assert text_of(generate(network, b"", 20, random=CRandom(1))) == text_of(generate(network, b"\0", 20, random=CRandom(1)))
+
+
+def test_streams_are_texts_of_their_own(tmp_path):
+    """With uniform numbers dealt out in turn, each stream is the text that those numbers give alone."""
+
+    class Dealt:
+        def __init__(self, numbers):
+            self.numbers = iter(numbers)
+
+        def uniform(self):
+            return next(self.numbers)
+
+    _, _, network = make_network(tmp_path)
+    numbers = np.random.default_rng(3).random(3 * 40, dtype=np.float32)
+    together = list(generate(network, b"x", 40, random=Dealt(numbers), streams=3))
+    for stream in range(3):
+        alone = text_of(generate(network, b"x", 40, random=Dealt(numbers[stream::3])))
+        assert text_of(together, stream) == alone, stream
+
+
+def test_length_0_writes_nothing(tmp_path):
+    _, _, network = make_network(tmp_path)
+    assert list(generate(network, b"x", 0)) == []
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+def test_a_temperature_that_is_not_above_0(tmp_path, temperature):
+    _, _, network = make_network(tmp_path)
+    with pytest.raises(InputError, match="temperature .* is not above 0"):
+        generate(network, b"x", 1, temperature)  # before anything is written
+
+
+@pytest.mark.parametrize("symbol", [-1, 256, 10**30])
+def test_a_seed_that_the_network_has_not_got(tmp_path, symbol):
+    _, _, network = make_network(tmp_path)
+    with pytest.raises(InputError, match=f"symbol {symbol} of the seed is outside 0..255"):
+        generate(network, [1, symbol], 1)
+
+
+class Script:
+    """A network that writes a text of its own, whatever it reads: for what stands around the sampling."""
+
+    inputs = 256
+
+    def __init__(self, text):
+        self.text, self.read = text, []
+
+    def reset_state(self):
+        self.read = []
+
+    def stepper(self, streams, temperature):
+        def step(symbols):
+            self.read.append(int(symbols[0]))
+            p = np.zeros((256, streams), np.float32)
+            p[self.text[(len(self.read) - self.start) % len(self.text)]] = 1
+            return p
+
+        return step
+
+
+def tactic(text, prompt, length=100):
+    network = Script(text)
+    network.start = len(prompt)
+    return bytes(generate_tactic(network, prompt, length, random=CRandom(0))), network
+
+
+def test_a_tactic_ends_at_a_full_stop_with_a_newline():
+    written, network = tactic(b"intros.x\ny.\nmore", b"goal >> ")
+    assert written == b"intros.x\ny."
+    assert bytes(network.read) == b"goal >> " + written
+
+
+def test_the_full_stop_of_the_prompt_does_not_end_it():
+    """Darknet's ``c`` is EOF then, not the last character that was read."""
+    assert tactic(b"\na.\nb", b"goal.")[0] == b"\na."
+
+
+def test_a_tactic_is_cut_at_the_length():
+    assert tactic(b"abcdef.\n", b"x", 3)[0] == b"abc"
+
+
+def test_a_tactic_needs_a_prompt():
+    with pytest.raises(InputError, match="the prompt is empty"):
+        tactic(b"x", b"")
+
+
+def test_a_network_whose_output_is_not_a_number_says_so():
+    with pytest.raises(WeightsError, match="not a finite number"):
+        sample(np.array([0.2, np.nan, 0.3], np.float32), np.float32(0.5))

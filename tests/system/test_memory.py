@@ -1,0 +1,77 @@
+"""The estimates of memory: from below, so that nothing is refused that fits, and not far below."""
+
+import tracemalloc
+
+import pytest
+from runs import LAYERS, make_trainer, write_cfg
+
+from pydarknet import load_network
+from pydarknet.errors import CfgError, TrainingError
+from pydarknet.system import memory as limits
+from pydarknet.system.memory import check_layer_memory, memory_at_hand, training_memory
+
+LARGE = LAYERS.replace("output=7", "output=200")
+CASES = {
+    "lstm": (LARGE, {}),
+    "gru": (LARGE.replace("lstm", "gru"), {}),
+    "rnn": (LARGE.replace("lstm", "rnn"), {}),
+    "crnn": (LARGE.replace("[lstm]", "[crnn]\nsize=1\nhidden=150"), {}),
+    "connected": (LARGE.replace("lstm", "connected"), {}),
+    "adam": (LARGE, dict(adam=1)),
+    "few steps": (LARGE, dict(time_steps=2)),
+    "many steps": (LAYERS, dict(time_steps=2000, batch=2)),
+}
+
+
+@pytest.mark.parametrize(("layers", "net"), CASES.values(), ids=CASES)
+def test_training_takes_what_was_estimated(tmp_path, layers, net):
+    net = {"batch": 32, "time_steps": 40, **net}
+    tracemalloc.start()
+    try:
+        trainer = make_trainer(tmp_path, layers, **net)
+        tracemalloc.reset_peak()  # reading a cfg makes room for the largest that is allowed
+        trainer.step()
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    network = trainer.network
+    needed, kept = training_memory(network)
+    # What is not counted: Python, the text, temporary arrays; a megabyte or two here.
+    assert needed + network.parameters.values.nbytes <= taken, f"{needed:,} were estimated and {taken:,} taken"
+    assert taken < 2 * (needed + network.parameters.values.nbytes) + (2 << 20), f"{needed:,} were estimated and {taken:,} taken"
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "crnn", "connected"])
+def test_parameters_are_counted(tmp_path, name, monkeypatch):
+    """With one byte less than the estimate asks for, the cfg is refused; and the estimate is the number that there are."""
+    cfg = write_cfg(tmp_path, CASES[name][0])
+    network = load_network(cfg)
+    needed = 2 * network.parameters.values.nbytes
+    if name == "rnn":  # without `hidden` it depends on the dialect; the smaller is counted
+        needed = 2 * 4 * (64 + 1 + 2 + 200 * 2 + 64 * 201)
+    monkeypatch.setattr(limits, "memory_at_hand", lambda: needed)
+    check_layer_memory(network.cfg, 64, 4)
+    monkeypatch.setattr(limits, "memory_at_hand", lambda: needed - 1)
+    with pytest.raises(CfgError, match=rf"tiny.cfg:\d+: \[connected\] the parameters up to here need {needed:,} bytes"):
+        check_layer_memory(network.cfg, 64, 4)
+
+
+def test_where_the_system_does_not_tell(tmp_path, monkeypatch):
+    """No estimate is held against anything, and training goes its way."""
+    monkeypatch.setattr(limits, "memory_at_hand", lambda: None)
+    make_trainer(tmp_path).step()
+    monkeypatch.setattr(limits, "memory_at_hand", lambda: 100_000)
+    with pytest.raises(
+        TrainingError, match="tiny.cfg: training needs .* for time_steps=5000 of 2 streams, and 100,000 can be had"
+    ):
+        make_trainer(tmp_path, time_steps=5000)
+
+
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(limits, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
+    free = memory_at_hand()
+    limit.write_text("max\n")
+    assert memory_at_hand() > free / 2
+    limit.write_text("1234567\n")
+    assert memory_at_hand() == 1234567

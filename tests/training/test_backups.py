@@ -1,0 +1,260 @@
+"""The files of a run: names, what is there at any moment, and what a fault leaves."""
+
+import errno
+import os
+import time
+
+import numpy as np
+import pytest
+from runs import bytes_of, make_trainer, text
+
+from pydarknet.errors import CheckpointError, PydarknetError, TrainingError, WeightsError
+from pydarknet.system.locks import Lock
+from pydarknet.text.corpus import Corpus
+from pydarknet.training import backups as backups_module
+from pydarknet.training.backups import Backups, base_name, newest_checkpoint
+from pydarknet.training.checkpoint import read_checkpoint
+from pydarknet.training.validation import Validation
+
+
+def train(trainer, folder, every=None, resumed=False, stop=None):
+    with Backups(trainer, folder, every, resumed) as backups:
+        for step in trainer.run():
+            backups.after(step)
+            if step.iteration == stop:
+                return backups.save()
+        return backups.save_final()
+
+
+def names(folder):
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+@pytest.mark.parametrize(("path", "base"), [("cfg/rnn.cfg", "rnn"), ("/a.b/rnn.train.cfg", "rnn"), ("rnn", "rnn")])
+def test_base_is_darknets(path, base):
+    assert base_name(path) == base
+
+
+def test_names(tmp_path):
+    trainer = make_trainer(
+        tmp_path, max_batches=10, validation=lambda network: Validation(network, Corpus.from_symbols(text(100)), every=2)
+    )
+    assert train(trainer, tmp_path / "new" / "folder", every=4) == tmp_path / "new" / "folder" / "tiny_final.weights"
+    assert names(tmp_path / "new" / "folder") == [
+        "tiny.backup",
+        "tiny.checkpoint",
+        "tiny.checkpoint.previous",
+        "tiny_4.weights",
+        "tiny_8.weights",
+        "tiny_best.weights",
+        "tiny_final.weights",
+    ]
+    assert read_checkpoint(tmp_path / "new" / "folder" / "tiny.checkpoint").facts["iteration"] == 10
+    assert read_checkpoint(tmp_path / "new" / "folder" / "tiny.checkpoint.previous").facts["iteration"] == 8
+
+
+def test_darknets_intervals(tmp_path, monkeypatch):
+    backups = Backups(make_trainer(tmp_path), tmp_path)
+    assert (backups.backup_every, backups.keep_every) == (100, 10000)
+    backups.backup_every, backups.keep_every = 3, 6
+    for step in backups.trainer.run():
+        backups.after(step)
+        if step.iteration == 7:
+            break
+    assert names(tmp_path) == ["tiny.backup", "tiny.cfg", "tiny.checkpoint", "tiny.checkpoint.previous", "tiny_6.weights"]
+
+
+def test_best_weights_are_those_of_the_best_measurement(tmp_path):
+    trainer = make_trainer(
+        tmp_path, max_batches=8, validation=lambda network: Validation(network, Corpus.from_symbols(text(100)), every=2)
+    )
+    losses = iter([3, 2, 2.5, 4])
+    trainer.validation.measure = lambda: next(losses)
+    values = {}
+    with Backups(trainer, tmp_path) as backups:
+        for step in trainer.run():
+            backups.after(step)
+            values[step.iteration] = trainer.network.parameters.values.copy()
+    trainer.network.load_weights(tmp_path / "tiny_best.weights")
+    np.testing.assert_array_equal(trainer.network.parameters.values, values[4])
+
+
+# Going on
+
+
+def test_the_newest_good_one(tmp_path):
+    train(make_trainer(tmp_path, max_batches=6), tmp_path, every=2)
+    warned = []
+    newest = newest_checkpoint(tmp_path, "tiny", warned.append)
+    assert newest.facts["iteration"] == 6 and not warned
+    damaged = bytearray((tmp_path / "tiny.checkpoint").read_bytes())
+    damaged[-100] ^= 1
+    (tmp_path / "tiny.checkpoint").write_bytes(damaged)
+    newest = newest_checkpoint(tmp_path, "tiny", warned.append)
+    assert newest.path.endswith("tiny.checkpoint.previous") and newest.facts["iteration"] == 4
+    assert len(warned) == 1 and "tiny.checkpoint: the checkpoint is damaged" in warned[0]
+    (tmp_path / "tiny.checkpoint.previous").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="previous: is no checkpoint"):
+        newest_checkpoint(tmp_path, "tiny", warned.append)
+    with pytest.raises(CheckpointError, match="tiny.checkpoint: there is no checkpoint to go on from"):
+        newest_checkpoint(tmp_path / "elsewhere", "tiny", warned.append)
+
+
+def test_an_earlier_run_that_was_killed_between_two_renames_is_kept_too(tmp_path):
+    train(make_trainer(tmp_path, max_batches=30), tmp_path, every=10, stop=17)
+    earlier = (tmp_path / "tiny.checkpoint").read_bytes()
+    (tmp_path / "tiny.checkpoint").rename(tmp_path / "tiny.checkpoint.new")
+    train(make_trainer(tmp_path, srand=8, max_batches=5), tmp_path)
+    assert (tmp_path / "tiny_17.checkpoint").read_bytes() == earlier
+
+
+@pytest.mark.parametrize("killed_at", range(3))
+def test_a_good_one_is_there_between_any_two_renames(tmp_path, monkeypatch, killed_at):
+    class Killed(BaseException):
+        pass
+
+    trainer = make_trainer(tmp_path, max_batches=9)
+    replace, calls = os.replace, []
+
+    def counted(*arguments):
+        if os.fspath(arguments[1]).find(".checkpoint") > 0:
+            if len(calls) == killed_at:
+                raise Killed
+            calls.append(arguments)
+        replace(*arguments)
+
+    with Backups(trainer, tmp_path) as backups:
+        iterations = []
+        for iteration in (1, 2, 3):
+            trainer.step()
+            if iteration == 3:
+                monkeypatch.setattr(os, "replace", counted)
+                with pytest.raises(Killed):
+                    backups.save()
+            else:
+                backups.save()
+        iterations.append(newest_checkpoint(tmp_path, "tiny", pytest.fail).facts["iteration"])
+        # Killed before the new one has its first name, the one before counts; then the new one does.
+        assert iterations == [2 if killed_at == 0 else 3]
+        monkeypatch.setattr(os, "replace", replace)
+        trainer.step()
+        backups.save()
+    assert newest_checkpoint(tmp_path, "tiny", pytest.fail).facts["iteration"] == 4
+
+
+def test_a_new_run_keeps_the_checkpoint_of_an_earlier_one(tmp_path):
+    train(make_trainer(tmp_path, max_batches=30), tmp_path, every=10, stop=17)
+    earlier = (tmp_path / "tiny.checkpoint").read_bytes()
+    trainer = make_trainer(tmp_path, srand=8, max_batches=5)
+    with Backups(trainer, tmp_path) as backups:
+        assert backups.earlier == tmp_path / "tiny_17.checkpoint"
+        trainer.step()
+        assert (tmp_path / "tiny.checkpoint").read_bytes() == earlier  # nothing happens before there is something new
+        backups.save()
+        trainer.step()
+        backups.save()
+    assert (tmp_path / "tiny_17.checkpoint").read_bytes() == earlier
+    assert read_checkpoint(tmp_path / "tiny.checkpoint").facts["iteration"] == 2
+    assert read_checkpoint(tmp_path / "tiny.checkpoint.previous").facts["iteration"] == 1
+    # A run that goes on with it has nothing to keep.
+    trainer.restore(read_checkpoint(tmp_path / "tiny.checkpoint"))
+    assert Backups(trainer, tmp_path, resumed=True).earlier is None
+
+
+# Faults
+
+
+def test_two_runs_in_a_folder(tmp_path):
+    trainer = make_trainer(tmp_path)
+    with Backups(trainer, tmp_path):
+        with pytest.raises(TrainingError, match=r"another run is saving tiny.\* in this folder"):
+            Backups(trainer, tmp_path)
+        trainer.network.cfg.path = "other.cfg"
+        with Backups(trainer, tmp_path):  # another name is kept apart
+            pass
+    trainer.network.cfg.path = "tiny.cfg"
+    with Backups(trainer, tmp_path):  # and the lock goes with its owner
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    import fcntl
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    Lock(tmp_path / "lock").close()
+
+
+def test_folders_that_cannot_be(tmp_path):
+    trainer = make_trainer(tmp_path)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside", "/proc/none", "a\0b"):
+        with pytest.raises(TrainingError, match="cannot save weights in this folder: .*; choose another with --backup DIR"):
+            Backups(trainer, folder)
+    if os.geteuid():  # nothing is forbidden to root
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(TrainingError, match="cannot save weights in this folder: Permission denied"):
+            Backups(trainer, tmp_path / "closed")
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_full_disk_at_any_point_of_a_save(tmp_path, monkeypatch, after):
+    """The ``after``-th write or rename of a save fails: a clear error, and every file is an old one or a new one."""
+    trainer = make_trainer(tmp_path)
+    trainer.step()
+    with Backups(trainer, tmp_path) as backups:
+        backups.save()
+        before = bytes_of(tmp_path)
+        trainer.step()
+        calls = []
+
+        def failing(real):
+            def call(*arguments, **options):
+                calls.append(real)
+                if len(calls) > after:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return real(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing(os.fsync))
+            patch.setattr(os, "replace", failing(os.replace))
+            try:
+                backups.save()
+            except PydarknetError as error:
+                assert "No space left on device" in str(error) and "\n" not in str(error)
+                assert isinstance(error, (WeightsError, CheckpointError))
+            else:
+                assert len(calls) <= after + 2  # the folder's own fsync may fail unsaid
+        found = bytes_of(tmp_path)
+        assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+        if found["tiny.backup"] != before["tiny.backup"]:
+            trainer.network.load_weights(tmp_path / "tiny.backup")
+            assert trainer.iteration == 2
+        newest = newest_checkpoint(tmp_path, "tiny", pytest.fail)
+        assert newest.facts["iteration"] in (1, 2)
+
+
+def test_parameters_that_are_not_finite_replace_nothing(tmp_path):
+    trainer = make_trainer(tmp_path)
+    step = trainer.step()
+    with Backups(trainer, tmp_path, every=1) as backups:
+        backups.save()
+        before = bytes_of(tmp_path)
+        trainer.network.parameters.values[5] = np.inf
+        for save in (backups.save, backups.save_final, lambda: backups.after(step)):
+            with pytest.raises(TrainingError, match="iteration 1: the parameters are not finite: training has diverged"):
+                save()
+    assert bytes_of(tmp_path) == before
+
+
+def test_what_a_killed_process_left_is_swept_in_time(tmp_path):
+    old, new = tmp_path / ".pydarknet-00.tmp", tmp_path / ".pydarknet-11.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - backups_module.FORGOTTEN - 5,) * 2)
+    Backups(make_trainer(tmp_path), tmp_path)
+    assert not old.exists() and new.exists()  # the new one may be another run's, being written

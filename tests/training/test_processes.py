@@ -1,0 +1,282 @@
+"""Several processes do what one does: the same numbers, the same errors, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from runs import LAYERS, command, environment, text, write_cfg, write_text
+
+from pydarknet import load_network
+from pydarknet.errors import InputError, TrainingError
+from pydarknet.system.locks import Lock
+from pydarknet.text.corpus import Corpus
+from pydarknet.training import processes as parallel
+from pydarknet.training.processes import stream_processes, suitable_processes
+from pydarknet.training.trainer import Trainer
+from pydarknet.training.validation import Validation
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are used on Linux only")
+
+END = "\n[connected]\noutput=64\nactivation=linear\n[softmax]\n"
+DROPOUT = "[dropout]\nprobability=.2\n[lstm]\noutput=6\n[dropout]\nprobability=.4" + END
+KINDS = {
+    "lstm": LAYERS,
+    "gru": "[gru]\noutput=6" + END,
+    "rnn": "[rnn]\noutput=6\nhidden=5\nshortcut=1" + END,
+    "crnn": "[crnn]\noutput=6\nhidden=5\nsize=1" + END,
+    "lstm, lstm": "[lstm]\noutput=6\n[lstm]\noutput=5" + END,
+    "dropout": DROPOUT,
+}
+
+
+def trainer_of(folder, processes, layers=LAYERS, dtype=np.float32, validation=None, **net):
+    """A context that gives a trainer with ``processes``."""
+    network = load_network(write_cfg(folder, layers, batch=10, subdivisions=2, **net), srand=3, dtype=dtype)
+    corpus = Corpus.from_symbols(text(3000))
+    return _Context(network, corpus, processes, validation and validation(network))
+
+
+class _Context:
+    def __init__(self, network, corpus, processes, validation):
+        self.network, self.corpus, self.validation = network, corpus, validation
+        self.processes = stream_processes(network, processes)
+
+    def __enter__(self):
+        train_call = self.processes.__enter__()
+        self.network.jump = 1 / 4
+        return Trainer(self.network, self.corpus, srand=3, validation=self.validation, train_call=train_call)
+
+    def __exit__(self, *what):
+        return self.processes.__exit__(*what)
+
+
+def workers_of(processes):
+    """The process numbers of the workers of the train_call that a context gave."""
+    return [worker._process.pid for worker in processes.__self__._workers]
+
+
+def everything(trainer):
+    network = trainer.network
+    state = [a for layer in network.layers for _, a in sorted(layer.state(network.streams).items())]
+    return np.concatenate(
+        [a.reshape(-1) for a in (network.parameters.values, network.parameters.gradients, trainer.optimizer.buffer, *state)]
+    )
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_one_process(tmp_path, kind, count):
+    # Five streams, shared out unevenly; what differs is the order of additions.
+    runs = []
+    for processes in (1, count):
+        with trainer_of(tmp_path, processes, KINDS[kind], np.float64) as trainer:
+            losses = [trainer.step().loss for _ in range(6)]
+            runs.append((losses, everything(trainer), trainer.network.seen, trainer.network.dropout_random.random()))
+    (one_losses, one, *one_rest), (losses, several, *rest) = runs
+    np.testing.assert_allclose(losses, one_losses, rtol=1e-13)
+    assert np.abs(several - one).max() < 1e-12 * np.abs(one).max()
+    assert rest == one_rest
+
+
+def test_validation_is_the_same(tmp_path):
+    runs = []
+    for processes in (1, 2):
+        measured = lambda network: Validation(network, Corpus.from_symbols(text(400, seed=2)), every=2)  # noqa: E731
+        with trainer_of(tmp_path, processes, DROPOUT, np.float64, measured) as trainer:
+            runs.append([trainer.step().valid_loss for _ in range(4)])
+    assert runs[0][0] is None and runs[0][1] is not None
+    np.testing.assert_allclose(np.float64(runs[1]), np.float64(runs[0]), rtol=1e-12)
+
+
+def test_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    with trainer_of(tmp_path, 2, DROPOUT) as trainer:
+        for _ in range(3):
+            trainer.step()
+        checkpoint = trainer.checkpoint()
+        arrays = {name: array.copy() for name, array in checkpoint.arrays.items()}
+        straight = [trainer.step().loss for _ in range(3)]
+        checkpoint.arrays.clear()
+        checkpoint.arrays.update(arrays)
+        with trainer_of(tmp_path, 2, DROPOUT) as again:
+            again.restore(checkpoint)
+            assert [again.step().loss for _ in range(3)] == straight
+        trainer.restore(checkpoint)  # also where the workers are at work already
+        assert [trainer.step().loss for _ in range(3)] == straight
+
+
+@pytest.mark.parametrize("then", [lambda t: None, lambda t: t.network.reset_state(), lambda t: t.restore(t.kept)])
+def test_another_use_in_between_is_as_with_one_process(tmp_path, then):
+    runs = []
+    for processes in (1, 2):
+        with trainer_of(tmp_path, processes, dtype=np.float64) as trainer:
+            trainer.step()
+            trainer.kept = trainer.checkpoint()
+            trainer.kept.arrays.update({name: array.copy() for name, array in trainer.kept.arrays.items()})
+            trainer.step()
+            trainer.network.predict(np.zeros((3, 2), int))  # other streams: other states
+            then(trainer)
+            runs.append([trainer.step().loss for _ in range(3)])
+    np.testing.assert_allclose(runs[1], runs[0], rtol=1e-13)
+
+
+def test_input_is_checked(tmp_path):
+    with trainer_of(tmp_path, 2) as trainer:
+        ids = np.zeros((5, 5), int)
+        for symbols, truth, complaint in (
+            (ids[:1], ids[:1], "must be of the network's"),
+            (ids, ids + 64, "outside 0..63"),
+            (ids, ids[:3], "must be of one shape"),
+        ):
+            with pytest.raises(InputError, match=complaint):
+                trainer.train_call(symbols, truth)
+        assert trainer.network.seen == 0
+        trainer.train_call(ids.tolist(), ids.tolist())
+    with pytest.raises(InputError, match="context of this train_call has been left"):
+        trainer.train_call(ids, ids)
+
+
+def test_an_interrupt_while_they_start_loses_none(tmp_path):
+    program = f"""
+import os, signal
+from pydarknet import load_network
+from pydarknet.training.processes import stream_processes
+import numpy as np
+network = load_network({write_cfg(tmp_path)!r})
+ids = np.zeros((5, 2), int)
+signal.setitimer(signal.ITIMER_REAL, WHEN, 1.0)  # again, as a user would: Python drops what is raised in a __del__
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+while True:
+    with stream_processes(network, 2) as train_call:
+        train_call(ids, ids)
+"""
+    for when in np.linspace(0.01, 0.06, 10):
+        finished = subprocess.run(
+            [sys.executable, "-c", program.replace("WHEN", str(when))],
+            env=environment(),
+            timeout=60,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert "KeyboardInterrupt" in finished.stderr
+
+
+def test_who_is_refused(tmp_path):
+    network = load_network(write_cfg(tmp_path, batch=6, subdivisions=2))
+    with pytest.raises(InputError, match="5 processes: the batch has 3 streams"), stream_processes(network, 5):
+        pass
+    network = load_network(write_cfg(tmp_path, LAYERS.replace("output=7", "output=7\nbatch_normalize=1"), batch=6))
+    with pytest.raises(InputError, match="2 processes: batch normalisation takes its mean over all streams"):
+        with stream_processes(network, 2):
+            pass
+    assert suitable_processes(network) == 1
+    with pytest.raises(InputError, match="0 processes: .* give 1 to 3"), stream_processes(network, 0):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("batch", "threads", "suitable"), [(64, 2, 2), (64, 1, 1), (64, None, 1), (8, 2, 1), (16, 2, 2), (40, 16, 5)]
+)
+def test_how_many_suit(tmp_path, monkeypatch, batch, threads, suitable):
+    monkeypatch.setattr(parallel, "blas_threads", lambda: threads)
+    network = load_network(write_cfg(tmp_path, batch=batch, subdivisions=1))
+    assert suitable_processes(network) == suitable
+    monkeypatch.setattr(parallel, "LARGEST_MATRIX", 100)
+    assert suitable_processes(network) == 1
+
+
+def test_a_worker_that_is_killed(tmp_path):
+    with trainer_of(tmp_path, 3) as trainer:
+        trainer.step()
+        seen = trainer.network.seen
+        first, _ = workers_of(trainer.train_call)
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(TrainingError, match=r"has ended \(exit code -9\); --processes 1 does without"):
+            trainer.step()
+        assert not workers_of(trainer.train_call)
+        assert trainer.network.seen == seen
+        trainer.step()  # with new ones
+
+
+def test_an_error_in_a_worker(tmp_path):
+    with trainer_of(tmp_path, 2) as trainer:
+        call = trainer.network.train_call
+        here = os.getpid()
+
+        def fails_elsewhere(*pair):
+            if os.getpid() != here:
+                raise MemoryError("no more")
+            return call(*pair)
+
+        trainer.network.train_call = fails_elsewhere
+        with pytest.raises(TrainingError, match="in a process that shares the work: MemoryError: no more"):
+            trainer.step()
+
+
+def test_nothing_is_left_running(tmp_path):
+    with trainer_of(tmp_path, 3) as trainer:
+        trainer.step()
+        pids = workers_of(trainer.train_call)
+        assert len(pids) == 2
+        assert all(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def start_run(folder, **options):
+    """The command line at work in two processes, after its first iterations."""
+    cfg, words = write_cfg(folder, batch=16, subdivisions=1, max_batches=10**6), write_text(folder)
+    process = subprocess.Popen(
+        command("train", cfg, words, "--processes", "2", "--srand", "1"),
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    for _ in range(3):
+        process.stderr.readline()
+    return process
+
+
+def test_ctrl_c_stops_all(tmp_path):
+    process = start_run(tmp_path, start_new_session=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of the group
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("the same command with --resume goes on\n")
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_killed_run_holds_nothing_back(tmp_path):
+    process = start_run(tmp_path, start_new_session=True)
+    process.kill()
+    process.stderr.read()  # ends when the last process lets go of the pipe
+    process.wait()
+    (lock,) = (tmp_path / "backup").glob("*.lock")
+    Lock(lock).close()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker outlives its run")
+
+
+def test_a_program_that_never_leaves_the_context_ends(tmp_path):
+    program = f"""
+from pydarknet import load_network
+from pydarknet.training.processes import stream_processes
+import numpy as np
+network = load_network({write_cfg(tmp_path)!r})
+context = stream_processes(network, 2)
+train_call = context.__enter__()
+train_call(np.zeros((5, 2), int), np.zeros((5, 2), int))
+"""
+    subprocess.run([sys.executable, "-c", program], env=environment(), timeout=60, check=True)
