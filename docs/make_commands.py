@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from pydarknet.cli import COMMANDS, cli
+from pydarknet.cli import SECTIONS, cli
+from pydarknet.cli.commands import options_by_section, summary
 
 PAGE = Path(__file__).parent / "commands.md"
 
@@ -19,8 +20,17 @@ TITLE = """\
 This page is made from the commands' own help by [`make_commands.py`](make_commands.py). `pydarknet COMMAND -h` prints the
 same in a terminal; `python -m pydarknet` is another name for `pydarknet`.
 
-Options with one dash are Darknet's spelling, those with two GNU's; both do the same. A path that begins with a dash is
-written `./-name`.
+Every option works with one dash, as Darknet spells it, and with two: `-srand 1` and `--srand 1`, `-backup` and `--backup`
+do the same. A path that begins with a dash is written `./-name`.
+
+**Completion.** This line makes the Tab key complete commands, options, their choices and file names, from the next shell on
+(`bash` has to be version 4.4 or newer):
+
+| shell | line | in the file |
+|---|---|---|
+| bash | `eval "$(_PYDARKNET_COMPLETE=bash_source pydarknet)"` | `~/.bashrc` |
+| zsh | `eval "$(_PYDARKNET_COMPLETE=zsh_source pydarknet)"` | `~/.zshrc` |
+| fish | `_PYDARKNET_COMPLETE=fish_source pydarknet \\| source` | `~/.config/fish/config.fish` |
 
 | exit code | meaning |
 |---|---|
@@ -33,19 +43,20 @@ written `./-name`.
 
 RNN = """\
 Darknet's own spelling, so that old scripts run. They are the commands above, with Darknet's conventions: every option is
-taken by every sub-command, wherever it stands on the line, and passed over where it means nothing; the text of `train`
+taken by every sub-command, wherever it stands on the line, and passed over where it means nothing; words that Darknet doesn't
+know are passed over too, with a warning; the text of `train`
 is `-file`, that of the others standard input; `valid` and `validtactic` print a line for every character.
 """
 
 
 def page():
     """The text of ``docs/commands.md``."""
-    commands = [(name, cli.get_command(None, name)) for name in COMMANDS]
-    parts = [
-        TITLE,
-        _table(("command", "what it does"), [(f"[`{name}`](#{name})", _summary(command)) for name, command in commands]),
-    ]
-    return "\n".join(parts + [_section(name, command) for name, command in commands])
+    commands = {name: cli.get_command(None, name) for names in SECTIONS.values() for name in names}
+    parts = [TITLE]
+    for title, names in SECTIONS.items():
+        rows = [(f"[`{name}`](#{name})", _escaped(summary(commands[name]))) for name in names]
+        parts.append(_table((title, "what it does"), rows))
+    return "\n".join(parts + [_section(name, command) for name, command in commands.items()])
 
 
 def _section(name, command):
@@ -56,16 +67,12 @@ def _section(name, command):
         parts += [RNN, _code(example), "Sub-commands: " + ", ".join(f"`{name}`" for name in command.commands) + ".\n"]
         return "\n".join(parts)
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
-    options = [parameter for parameter in command.params if isinstance(parameter, click.Option) and not parameter.hidden]
     usage = " ".join(["pydarknet", name, "[OPTIONS]", *map(_argument, arguments)])
     parts += [f"`{usage}`\n", *(_escaped(paragraph) + "\n" for paragraph in paragraphs), _code(example)]
-    if options:
-        parts.append(_table(("option", "meaning"), [(_option(option), _meaning(option)) for option in options]))
+    for title, options in options_by_section(command, click.Context(command, help_option_names=[])):
+        if options:
+            parts.append(_table((title, "meaning"), [(_option(option), _meaning(option)) for option in options]))
     return "\n".join(parts)
-
-
-def _summary(command):
-    return _escaped(re.split(r"\.(?:\s|$)|:\s", command.help.strip().replace("\n", " "), maxsplit=1)[0]).strip()
 
 
 def _argument(argument):
@@ -79,16 +86,10 @@ def _option(option):
 
 
 def _value(option):
-    """What stands behind the option, in the words of its type."""
-    if option.metavar:
-        return option.metavar
+    """What stands behind the option."""
     if isinstance(option.type, click.Choice):
         return " or ".join(f"`{choice}`" for choice in option.type.choices)
-    if isinstance(option.type, click.Path):
-        return "PATH"
-    if isinstance(option.type, click.types.IntParamType):
-        return "N"
-    return "X" if isinstance(option.type, click.types.FloatParamType) else "TEXT"
+    return option.metavar or "TEXT"
 
 
 def _meaning(option):

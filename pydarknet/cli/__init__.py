@@ -7,38 +7,42 @@ the output has gone.
 """
 
 import importlib
-import os
+import io
 import sys
 import warnings
 
 import click
 
 from pydarknet import __version__
+from pydarknet.cli.commands import Group
+from pydarknet.cli.streams import drop, prepare_streams, tell, write_error
 from pydarknet.errors import CfgWarning, PydarknetError
 
-COMMANDS = {  # name: the module under pydarknet.cli that has it
-    "train": "train",
-    "generate": "generate",
-    "generatetactic": "generate",
-    "valid": "valid",
-    "validtactic": "valid",
-    "vec": "vec",
-    "average": "weight_tools",
-    "convert": "weight_tools",
-    "denormalize": "weight_tools",
-    "ops": "weight_tools",
-    "partial": "weight_tools",
-    "statistics": "weight_tools",
-    "rnn": "darknet",
+SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has it}
+    "Train": {"train": "train"},
+    "Write": {"generate": "generate", "generatetactic": "generate"},
+    "Measure": {"valid": "valid", "validtactic": "valid", "vec": "vec"},
+    "Weights files": {
+        "average": "weight_tools",
+        "convert": "weight_tools",
+        "denormalize": "weight_tools",
+        "ops": "weight_tools",
+        "partial": "weight_tools",
+        "statistics": "weight_tools",
+    },
+    "Old scripts": {"rnn": "darknet"},
 }
+COMMANDS = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
 class ReaderGone(Exception):
     """A BrokenPipeError by another name: click would turn that one into exit code 1."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """The group of :data:`COMMANDS`. A command's module is imported when it is asked for: ``--version`` needs no numpy."""
+
+    sections = SECTIONS
 
     def list_commands(self, ctx):
         return list(COMMANDS)
@@ -62,44 +66,62 @@ class LazyGroup(click.Group):
 def cli():
     """Train Darknet's recurrent networks on text, and write text with them.
 
+    `pydarknet COMMAND -h` explains a command. Every option works with one dash, as Darknet spells it, and with two.
+
     Example: pydarknet train cfg/rnn.cfg data/stdlib.txt
     """
 
 
 def main(arguments=None):
     """Run the command line; return the exit code."""
-    warnings.showwarning = _show_warning
-    warnings.simplefilter("always", CfgWarning)
+    prepare_streams()
+    _set_warnings()
     try:
-        code = cli.main(args=arguments, prog_name="pydarknet", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="pydarknet", standalone_mode=False) or 0
         sys.stdout.flush()
-        return code or 0
-    except click.ClickException as error:
-        error.show()
+        return code
+    except BaseException as error:
+        code = _explain(error)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a second fault: the first has been told
+            drop(sys.stdout)
+        return code
+
+
+def _explain(error):
+    """Tell what went wrong in a line; return the exit code. An error that is nobody's mistake is raised again."""
+    if isinstance(error, SystemExit):
+        return error.code
+    if isinstance(error, click.ClickException):
+        text = io.StringIO()
+        error.show(text)
+        write_error(text.getvalue())
         return error.exit_code
-    except PydarknetError as error:
-        click.echo(f"pydarknet: {error}", err=True)
+    if isinstance(error, PydarknetError):
+        tell(error)
         return 1
-    except MemoryError as error:
-        click.echo(f"pydarknet: out of memory: {error or 'a smaller batch, time_steps or output is needed'}", err=True)
+    if isinstance(error, MemoryError):
+        tell(f"out of memory{f': {error}' if str(error) else ''}; a smaller batch, time_steps or output needs less")
         return 1
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("pydarknet: interrupted", err=True)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        tell("interrupted")
         return 130
-    except (ReaderGone, BrokenPipeError):
+    if isinstance(error, (ReaderGone, BrokenPipeError)):
         # Whoever read our output has gone (`| head`): nothing is wrong, and nobody is there to tell.
-        _drop_output()
+        drop(sys.stdout)
         return 141
-    except OSError as error:  # of our own output: the library turns all others into PydarknetErrors
-        _drop_output()
-        click.echo(f"pydarknet: cannot write the output: {error.strerror or error}", err=True)
+    if isinstance(error, OSError):  # of our own output: the library turns all others into PydarknetErrors
+        drop(sys.stdout)
+        tell(f"cannot write the output: {error.strerror or error}")
         return 1
+    raise error
 
 
-def _drop_output():
-    """Send what is left of the output nowhere, or Python would complain about it once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _show_warning(message, category, filename, lineno, file=None, line=None):
-    click.echo(f"pydarknet: warning: {message}", err=True)
+def _set_warnings():
+    """Every warning is a line, or nothing: with PYTHONWARNINGS=error Python would make exceptions of them."""
+    warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}")
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)  # for programmers, as by default
+    warnings.simplefilter("always", CfgWarning)

@@ -1,17 +1,21 @@
 """``pydarknet rnn ...``: Darknet's own spelling of the commands, so that old scripts run.
 
 They are the same commands, with what is particular to ``darknet rnn``: every option is taken by every
-sub-command, wherever it stands on the line, and those that mean nothing to it are passed over; the
-text of ``train`` is ``-file``, of the others standard input; ``valid`` prints a line for every
-character. Source: ``run_char_rnn`` in Darknet's ``examples/rnn.c``.
+sub-command, wherever it stands on the line, and those that mean nothing to it are passed over, as are
+words that Darknet doesn't know, with a warning; the text of ``train`` is ``-file``, of the others standard
+input; ``valid`` prints a line for every character. Source: ``run_char_rnn`` in Darknet's ``examples/rnn.c``.
 """
 
 import copy
 import os
+import re
+from functools import partial
 
 import click
 
+from pydarknet.cli.commands import Command, Group, like_option, words_of
 from pydarknet.cli.generate import generate, generatetactic
+from pydarknet.cli.streams import tell
 from pydarknet.cli.train import train
 from pydarknet.cli.valid import valid, validtactic
 from pydarknet.cli.vec import vec
@@ -19,17 +23,54 @@ from pydarknet.cli.vec import vec
 DEFAULT_TEXT = "data/shakespeare.txt"
 WITH_VALUE = ("-file", "-seed", "-len", "-temp", "-srand", "-tokens", "-i")
 FLAGS = ("-clear", "-tokenized", "-nogpu")
+PATHS = 2  # the cfg and the weights are all that Darknet looks at
+SWITCH = re.compile("[01]|yes|no|true|false|on|off", re.IGNORECASE)  # what people write behind a flag
+NUMBER = re.compile(r"-[\d.,]+")  # the value of an unknown option may be negative
 
 
-class DarknetGroup(click.Group):
+class DarknetCommand(Command):
+    """A command that passes over, with a warning, the words that ``darknet rnn`` passes over."""
+
+    def parse_args(self, ctx, args):
+        """Darknet takes the options that it knows out of the line; of what is left it reads the first two words."""
+        words, paths, unknown = [], 0, None  # unknown: whether the word before was an option that Darknet doesn't know
+        for option, found in words_of(self, ctx, args):
+            word = found[0]
+            after, unknown = unknown, None
+            if option and not (option.is_flag and "=" in word):
+                words += found
+                unknown = False if option.is_flag else None
+            elif option or (option is False and not (after and NUMBER.fullmatch(word))):
+                self._pass_over(ctx, word)
+                unknown = True
+            elif (after is not None and self._is_value(word, after)) or paths == PATHS:
+                self._pass_over(ctx, word)
+            else:
+                words.append(word)
+                paths += 1
+        return super().parse_args(ctx, words)
+
+    @staticmethod
+    def _is_value(word, unknown):
+        """Whether ``word`` is no path but the value of the unknown option, or of the flag, before it."""
+        return not os.path.exists(word) if unknown else SWITCH.fullmatch(word)
+
+    def _pass_over(self, ctx, word):
+        if not ctx.resilient_parsing:
+            hint = like_option(self, ctx, word.partition("=")[0]) if word.startswith("-") else ""
+            tell(f"warning: {word!r} is passed over: `rnn {ctx.info_name}` doesn't know it, nor does Darknet.{hint}")
+
+
+class DarknetGroup(Group):
     """A group whose sub-command's options may also stand before its name."""
 
     def parse_args(self, ctx, args):
-        args, first = list(args), []
-        while args and args[0] in WITH_VALUE + FLAGS:
-            count = 2 if args[0] in WITH_VALUE else 1
-            first, args = first + args[:count], args[count:]
-        return super().parse_args(ctx, args[:1] + first + args[1:])
+        words, place = list(args), 0
+        while place < len(words) and words[place] not in self.commands:
+            place += 2 if words[place] in WITH_VALUE else 1
+        if 0 < place < len(words):
+            words.insert(0, words.pop(place))
+        return super().parse_args(ctx, words)
 
 
 @click.group(cls=DarknetGroup)
@@ -40,29 +81,31 @@ def rnn():
     """
 
 
-def _add(command, callback=None, **defaults):
-    """Add to ``rnn`` a copy of ``command`` that takes all of Darknet's options; ``defaults`` by parameter."""
-    command = copy.copy(command)
-    command.callback = callback or command.callback
-    command.params = [copy.copy(parameter) for parameter in command.params]
-    for parameter in command.params:
+def _add(command, example, callback=None, **defaults):
+    """Add ``command`` to ``rnn``, taking all of Darknet's options; ``defaults`` by parameter."""
+    takes_text = any(parameter.name == "text" for parameter in command.params)
+    added = DarknetCommand(
+        command.name,
+        callback=partial(command.callback, text=None) if takes_text else callback or command.callback,
+        params=[copy.copy(parameter) for parameter in command.params if parameter.name != "text"],
+        help=command.help.partition("Example: ")[0] + f"Example: pydarknet rnn {command.name} {example}",
+    )
+    for parameter in added.params:
         parameter.default = defaults.get(parameter.name, parameter.default)
-    known = {name for parameter in command.params for name in parameter.opts}
-    command.params += [
+    added.sections = command.sections
+    known = {name for parameter in added.params for name in parameter.opts}
+    added.params += [
         click.Option([name], is_flag=name in FLAGS, hidden=True, expose_value=False, callback=_passed_over)
         for name in WITH_VALUE + FLAGS
         if name not in known
     ]
-    rnn.add_command(command)
+    rnn.add_command(added)
 
 
 def _passed_over(ctx, parameter, value):
     # Who gives -file to another command expects it to be read; Darknet reads standard input.
     if parameter.name == "file" and value is not None:
-        click.echo(
-            f"pydarknet: warning: -file {value} is passed over, as in Darknet: `rnn {ctx.info_name}` reads standard input",
-            err=True,
-        )
+        tell(f"warning: -file {value} is passed over, as in Darknet: `rnn {ctx.info_name}` reads standard input")
 
 
 def _generate(seed, tokens_file, **others):
@@ -72,9 +115,9 @@ def _generate(seed, tokens_file, **others):
     return generate.callback(seed=seed, tokens_file=tokens_file, **others)
 
 
-_add(train, text_file=DEFAULT_TEXT)
-_add(generate, _generate)
-_add(generatetactic)
-_add(valid, every=1)
-_add(validtactic, every=1)
-_add(vec)
+_add(train, "cfg/rnn.cfg -file text.txt", text_file=DEFAULT_TEXT)
+_add(generate, "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0", _generate)
+_add(generatetactic, "cfg/rnn.cfg coq.weights -temp .3 < proof.txt")
+_add(valid, "cfg/rnn.cfg rnn.weights < text.txt", every=1)
+_add(validtactic, "cfg/rnn.cfg coq.weights < proofs.txt", every=1)
+_add(vec, "cfg/rnn.cfg rnn.weights < names.txt")

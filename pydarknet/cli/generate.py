@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from pydarknet.cli.commands import command
 from pydarknet.cli.options import (
     PATH,
     cfg_argument,
@@ -38,7 +39,7 @@ tokens_option = click.option(
 )
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @length_option
@@ -71,7 +72,7 @@ def generate(cfg, weights, length, seed, temperature, tokens_file, count, srand,
             _write(start, (spell(step[stream]) for step in steps))
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @text_argument

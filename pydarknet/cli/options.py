@@ -3,17 +3,20 @@
 Darknet's spelling of an option (``-srand``) and GNU's (``--srand``) both work.
 """
 
+import io
 import sys
 from contextlib import contextmanager
 
 import click
 
+from pydarknet.cli.commands import Choice
+from pydarknet.cli.streams import tell
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import TextError
 from pydarknet.system.files import show, why
 
 PATH = click.Path(path_type=str)
-DIALECTS = click.Choice([d.value for d in Dialect])
+DIALECTS = Choice([d.value for d in Dialect])
 
 cfg_argument = click.argument("cfg", type=PATH)
 weights_argument = click.argument("weights", type=PATH)
@@ -53,15 +56,35 @@ def split_weights(paths, weights):
 
 @contextmanager
 def open_text(path):
-    """The file at ``path``, or standard input for None and ``-``, to be read as bytes. Raises TextError."""
+    """The file at ``path``, or standard input for None and ``-``, to be read as bytes. Raises TextError, then and later."""
     if path in (None, "-"):
         if sys.stdin.isatty():
-            click.echo("pydarknet: reading the text from standard input", err=True)
-        yield sys.stdin.buffer
+            tell("reading the text from standard input")
+        yield io.BufferedReader(_Readable(sys.stdin.buffer, "standard input"))
         return
     try:
         file = open(path, "rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise TextError(f"{show(path)}: cannot read this text: {why(error)}") from None
+        raise _cannot_read(show(path), error) from None
     with file:
-        yield file
+        yield io.BufferedReader(_Readable(file, show(path)))
+
+
+class _Readable(io.RawIOBase):
+    """The bytes of ``file``, whose errors are TextErrors that begin with ``name``."""
+
+    def __init__(self, file, name):
+        self._file, self.name = file, name
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        try:
+            return self._file.readinto1(buffer)
+        except OSError as error:
+            raise _cannot_read(self.name, error) from None
+
+
+def _cannot_read(name, error):
+    return TextError(f"{name}: cannot read this text: {why(error)}")

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import click
 
+from pydarknet.cli.commands import command
 from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
 from pydarknet.cli.report import JsonLog, make_report
 from pydarknet.errors import TrainingError
@@ -20,7 +21,13 @@ from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import Validation
 
 
-@click.command()
+@command(
+    sections={
+        "Text and weights": "text_file tokenized weights dialect clear resume",
+        "Length and files": "max_batches folder save_every log_file",
+        "Held-out text": "valid_file valid_fraction valid_every plateau patience",
+    }
+)
 @click.argument("cfg", type=PATH)
 @click.argument("paths", metavar="[WEIGHTS] TEXT...", nargs=-1, type=PATH)
 @click.option(

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import click
 import numpy as np
 
+from pydarknet.cli.commands import command
 from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
 from pydarknet.errors import TextError
 from pydarknet.inference.dynamic_evaluation import Adaptation
@@ -31,7 +32,7 @@ every_option = click.option(
 )
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @text_argument
@@ -90,7 +91,7 @@ def valid(cfg, weights, text, seed, as_json, characters_file, every, streams, ad
     _print_score(valid_lines, tally.score, as_json, every)
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @text_argument

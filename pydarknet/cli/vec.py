@@ -5,13 +5,14 @@ import sys
 
 import click
 
+from pydarknet.cli.commands import command
 from pydarknet.cli.options import cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import line_vectors
 from pydarknet.network import load_network
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @text_argument

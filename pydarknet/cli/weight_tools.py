@@ -3,6 +3,7 @@
 import click
 
 from pydarknet import weight_tools
+from pydarknet.cli.commands import command
 from pydarknet.cli.options import DIALECTS, PATH, cfg_argument, dialect_option, weights_argument
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.network import load_network
@@ -20,7 +21,7 @@ def _load(cfg, weights, dialect, out=None):
     return network
 
 
-@click.command()
+@command()
 @cfg_argument
 @out_argument
 @click.argument("weights", type=PATH, nargs=-1, required=True)
@@ -38,7 +39,7 @@ def average(cfg, out, weights, dialect):
     network.save_weights(out)
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @out_argument
@@ -57,7 +58,7 @@ def convert(cfg, weights, out, target, dialect):
         click.echo(f"pydarknet: warning: {sentence}", err=True)
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @out_argument
@@ -81,7 +82,7 @@ def denormalize(cfg, weights, out, cfg_out, dialect):
         weight_tools.write_denormalized_cfg(network, cfg_out)
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @out_argument
@@ -99,7 +100,7 @@ def partial(cfg, weights, out, count, dialect):
     weight_tools.write_partial(network, out, count)
 
 
-@click.command()
+@command()
 @cfg_argument
 @weights_argument
 @dialect_option
@@ -115,7 +116,7 @@ def statistics(cfg, weights, dialect):
     _print_table(("layer", "type", "array", "numbers", "rms", "mean", "deviation", "least", "greatest"), rows, words=3)
 
 
-@click.command()
+@command()
 @cfg_argument
 @dialect_option
 def ops(cfg, dialect):

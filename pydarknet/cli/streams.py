@@ -1,0 +1,52 @@
+"""Standard input, output and error, also where they are closed, full, gone, or of a narrow encoding."""
+
+import io
+import os
+import sys
+
+import click
+
+
+def prepare_streams():
+    """Make the three streams usable whatever the process was started with.
+
+    A closed one (``>&-``) is None to Python, and the next file that is opened would get its number. It becomes
+    the null device, opened the wrong way round where something would be missed: reading or writing there is
+    the system's own "Bad file descriptor". Messages for a closed standard error go nowhere. What an encoding
+    has no room for (a path in Chinese, in Latin-1) is written as an escape.
+    """
+    for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free is the closed stream's own.
+            setattr(sys, name, _text_stream(os.open(os.devnull, flags), mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _text_stream(descriptor, mode):
+    raw = io.FileIO(descriptor, mode, closefd=False)
+    buffer = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, encoding="utf-8", line_buffering=mode == "w")
+
+
+def tell(message):
+    """Write ``pydarknet: MESSAGE`` to standard error; where that can't be written, nobody is there to tell."""
+    write_error(f"pydarknet: {message}\n")
+
+
+def write_error(text):
+    """Write to standard error, if it can be written."""
+    try:
+        click.echo(text, err=True, nl=False)
+    except OSError:
+        drop(sys.stderr)
+
+
+def drop(stream):
+    """Send what is left of ``stream`` nowhere, or Python would complain about it once more when it ends."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # a stream of a test, or one that has been closed
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
