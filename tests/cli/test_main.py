@@ -106,7 +106,10 @@ def test_ctrl_c_is_exit_code_130(tmp_path):
     cfg, weights, _ = make_network(tmp_path)
     with open(tmp_path / "out", "wb") as out:
         process = subprocess.Popen(
-            [*PYDARKNET, "generate", cfg, weights, "-len", "100000000", "-seed", "A" * 100], stdout=out, stderr=subprocess.PIPE
+            [*PYDARKNET, "generate", cfg, weights, "-len", "100000000", "-seed", "A" * 100],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
         )
         until = time.monotonic() + 30
         while os.path.getsize(tmp_path / "out") == 0 and time.monotonic() < until:
