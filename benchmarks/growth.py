@@ -37,9 +37,10 @@ sys.path.insert(0, {here!r})
 import numpy as np
 import pydarknet
 from processes import peak_of_all
-from pydarknet.training.processes import stream_processes, suitable_processes
+from pydarknet.sharing import sharing_of_training
+from pydarknet.training.processes import stream_processes
 network = pydarknet.load_network({cfg!r}, srand=1)
-with pydarknet.Corpus.open({text!r}) as text, stream_processes(network, suitable_processes(network)) as train_call:
+with pydarknet.Corpus.open({text!r}) as text, stream_processes(network, sharing_of_training(network).processes) as train_call:
     steps = list(pydarknet.Trainer(network, text, srand=1, train_call=train_call).run())
     print(np.median([step.seconds for step in steps]), peak_of_all())
 """

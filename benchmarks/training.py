@@ -36,7 +36,8 @@ def pydarknet_step(H, B, T, layers, ids):
     from pydarknet.darknet.cfg import parse_cfg_text
     from pydarknet.network import Network
     from pydarknet.optim.optimizers import SGD
-    from pydarknet.training.processes import stream_processes, suitable_processes
+    from pydarknet.sharing import sharing_of_training
+    from pydarknet.training.processes import stream_processes
 
     text = (
         f"[net]\ninputs={V}\nbatch={B}\ntime_steps={T}\n"
@@ -45,7 +46,7 @@ def pydarknet_step(H, B, T, layers, ids):
     )
     network = Network(parse_cfg_text(text, "benchmark.cfg"), srand=1)
     optimizer = SGD(network.parameters, momentum=0.9, decay=0)
-    train_call = KEPT.enter_context(stream_processes(network, suitable_processes(network)))
+    train_call = KEPT.enter_context(stream_processes(network, sharing_of_training(network).processes))
 
     def step():
         network.parameters.clear_gradients()

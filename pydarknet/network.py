@@ -1,10 +1,9 @@
 """The network: a cfg's sections as layers, run forward and backward as one.
 
-See :mod:`pydarknet.layers.base` for the legend (T steps, B streams, V symbols, N = T * B) and the
-layout of activations inside; what goes in and comes out here is Darknet's, (T, B) and (T, B, V).
+See :mod:`pydarknet.layers.layer` for the legend (T steps, B streams, V symbols, N = T * B) and the shape of arrays.
 """
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from numbers import Integral
 
 import numpy as np
@@ -14,15 +13,15 @@ from pydarknet.darknet.dialect import PJREDDIE, Dialect
 from pydarknet.darknet.randomness import generator
 from pydarknet.darknet.weights import fits, read_header, read_weights, write_weights
 from pydarknet.errors import InputError
-from pydarknet.layers.base import OneHot
-from pydarknet.layers.elementwise import Dropout
-from pydarknet.layers.losses import Cost, Softmax, softmax
-from pydarknet.layers.registry import Context, build_layer
+from pydarknet.layers.layer import OneHot
+from pydarknet.layers.losses import softmax
+from pydarknet.layers.registry import Context, build_layers, build_loss, split
 from pydarknet.optim.optimizers import OptimizerOptions
 from pydarknet.optim.parameters import ParameterBlock
 from pydarknet.optim.schedules import Schedule
+from pydarknet.sharing import ONE_THREAD, sharing_of_a_call
 from pydarknet.system.memory import check_layer_memory
-from pydarknet.system.threads import blas_threads, taking_over
+from pydarknet.system.threads import Team, blas_limited
 
 # What Darknet reads from [net] for images; it means nothing for text.
 IMAGE_KEYS = (
@@ -30,17 +29,16 @@ IMAGE_KEYS = (
     "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip"
 ).split()
 JUMP = 1 / 64  # the chance of a stream to jump before a call: `rand() % 64 == 0` in Darknet
-LARGE_PRODUCT = 1 << 25  # multiplications of W h in a step: from there threads of our own pay (benchmarks/README.md)
-MOST_OWN_THREADS = 4  # on more cores it has not been measured
-COLUMNS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
+ROWS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
 
 
 class Network:
     """A recurrent network over V symbols, made of a cfg (see :func:`load_network`).
 
-    Attributes: ``cfg``; ``layers``, the softmax and cost included; ``inputs`` V; ``streams`` B,
+    Attributes: ``cfg``; ``layers``, and the ``loss`` behind them; ``inputs`` V; ``streams`` B,
     ``time_steps`` T, ``subdivisions`` and ``jump`` of training; ``schedule`` and ``optimizer_options``;
-    ``seen``, the samples trained on so far; ``dialect``; ``parameters`` (:class:`~pydarknet.optim.parameters.ParameterBlock`).
+    ``seen``, the samples trained on so far; ``dialect``; ``parameters`` (:class:`~pydarknet.optim.parameters.ParameterBlock`);
+    ``sharing`` (:class:`~pydarknet.sharing.Sharing`), who shares out the work of a call: None for what suits its size.
     """
 
     def __init__(self, cfg, batch=None, time_steps=None, dialect=PJREDDIE, srand=None, dtype=np.float32):
@@ -49,29 +47,26 @@ class Network:
         self.dialect = dialect
         self.dtype = as_dtype(dtype)
         self.seen = 0
+        self.sharing = None
         self._read_sizes(net, batch, time_steps)
         self.schedule = Schedule.from_section(net)
         self.optimizer_options = OptimizerOptions.from_section(net)
         self.jump = net.number("jump", JUMP, minimum=0, maximum=1)
         net.ignore(*IMAGE_KEYS)
-        check_layer_memory(cfg, self.inputs, self.dtype.itemsize)
         self._weights_random = generator(srand, "weights")
         self.dropout_random = generator(srand, "dropout")
-        self._take(self._layers_of(dialect))
+        self._build(dialect)
         cfg.warn_unused()
 
-    def _layers_of(self, dialect):
-        layers, inputs = [], self.inputs
-        for section in self.cfg.layers:
-            layer = build_layer(section, Context(inputs, self.dtype, dialect, self._weights_random, self.dropout_random))
-            layers.append(layer)
-            inputs = layer.outputs
-        return layers
-
-    def _take(self, layers):
-        self.layers = layers
-        self._take_end_off(self.cfg)
-        self.parameters = ParameterBlock(layers, self.dtype)
+    def _build(self, dialect):
+        sections, softmax_section, cost_section = split(self.cfg)
+        self.layers = build_layers(sections, Context(self.inputs, self.dtype, dialect, self.dropout_random))
+        check_layer_memory(sections, self.layers)
+        outputs = self.layers[-1].outputs if self.layers else self.inputs
+        self.loss = build_loss(softmax_section, cost_section, outputs, self.inputs, self.dtype)
+        self.parameters = ParameterBlock(self.layers, self.dtype)
+        for layer in self.layers:
+            layer.initialize(self._weights_random)
 
     def _read_sizes(self, net, batch, time_steps):
         self.subdivisions = net.integer("subdivisions", 1, minimum=1)
@@ -89,26 +84,6 @@ class Network:
         if self.inputs < 1:
             raise net.error("no `inputs`: give the number of symbols, `inputs=256` for bytes")
 
-    def _take_end_off(self, cfg):
-        """Split the layers into the body, which is run, and the end: softmax, perhaps cost."""
-        body = list(self.layers)
-        scale = body.pop().scale if body and isinstance(body[-1], Cost) else 0.0
-        if not body or not isinstance(body[-1], Softmax):
-            where = cfg.layers[-1] if cfg.layers else cfg.net
-            raise where.error("the network must end in [softmax] (a [cost] may follow)")
-        self._softmax = body.pop()
-        self._loss_scale = scale if self._softmax.noloss else scale + 1.0
-        self.body = body
-        for layer, section in zip(self.layers, cfg.layers):
-            if isinstance(layer, (Cost, Softmax)) and layer in body:
-                raise section.error("only the end of the network may be a softmax or a cost")
-        if self._softmax.outputs != self.inputs:
-            section = cfg.layers[len(body)]
-            raise section.error(
-                f"{self._softmax.outputs} outputs come in, but the network has inputs={self.inputs}: "
-                f"the layer before needs output={self.inputs}"
-            )
-
     # Running
 
     def predict(self, symbols):
@@ -117,14 +92,12 @@ class Network:
         The recurrent state of the B streams is carried from call to call. Raises InputError for
         symbols that are not integers of 0..V-1 in two dimensions.
         """
-        symbols = self._checked(symbols)
+        symbols = self._checked(symbols, least_steps=0)
         T, B = symbols.shape
         out = np.empty((T, B, self.inputs), self.dtype)
-        size = max(1, COLUMNS_AT_ONCE // max(B, 1))
+        size = max(1, ROWS_AT_ONCE // B)
         for t in range(0, T, size):
-            piece = symbols[t : t + size]
-            p = self._softmax.forward(self._forward(piece, train=False))
-            out[t : t + size] = p.reshape(self.inputs, *piece.shape).transpose(1, 2, 0)
+            out[t : t + size] = self.loss.probabilities(self._forward(symbols[t : t + size]))
         return out
 
     def train_call(self, symbols, truth, each=False):
@@ -132,67 +105,67 @@ class Network:
 
         Adds d(loss)/d(parameter) to the gradients, advances ``seen`` by N and returns the loss: the
         cross-entropy in nats, summed over the N samples, or with ``each`` of each of them, (T, B)
-        float64. Raises InputError as ``predict`` does.
+        float64. Raises InputError as ``predict`` does, and for T = 0.
         """
         symbols, truth = self.checked_pair(symbols, truth)
-        shape, truth = truth.shape, truth.reshape(-1)
-        x = self._forward(symbols, train=True)
-        self._softmax.forward(x)
-        loss = self._softmax.nats(x, truth).reshape(shape) if each else self._softmax.loss(truth)
-        self._backward(self._softmax.backward_from_truth(truth, self._loss_scale).reshape(x.shape))
+        with self._team(symbols) as team:
+            x = self._forward_layers(symbols, True, team)
+            nats, dy = self.loss.nats_and_gradient(x, truth)
+            self._backward(dy, team)
         self.seen += truth.size
-        return loss
+        return nats if each else float(nats.sum())
 
     def nats(self, symbols, truth):
         """-ln p of each symbol of ``truth``, which follow ``symbols``, both (T, B): (T, B) float64, in nats.
 
         The state is carried as in ``predict``, which it spares the (T, B, V) probabilities. Raises
-        InputError as ``predict`` does.
+        InputError as ``train_call`` does.
         """
         symbols, truth = self.checked_pair(symbols, truth)
-        return self._softmax.nats(self._forward(symbols, train=False), truth.reshape(-1)).reshape(truth.shape)
+        return self.loss.nats(self._forward(symbols), truth)
 
     def layer_output(self, number, symbols):
         """What layer ``number`` puts out after each of the ``symbols`` (T, B): (T, B, H), valid until the next call.
 
         The state of this layer and of those before it is carried as in ``predict``.
         """
-        return self._forward(self._checked(symbols), train=False, layers=number + 1).transpose(1, 2, 0)
+        return self._forward(self._checked(symbols), layers=number + 1)
 
-    def _forward(self, symbols, train, layers=None):
+    def _forward(self, symbols, layers=None):
+        with self._team(symbols) as team:
+            return self._forward_layers(symbols, False, team, layers)
+
+    def _forward_layers(self, symbols, train, team, layers=None):
         x = OneHot(symbols, self.inputs)
-        with self._threads(symbols.shape[1]):
-            for layer in self.body[:layers]:
-                if isinstance(x, OneHot) and not layer.takes_one_hot:
-                    x = x.dense(self.dtype)
-                x = layer.forward(x, train)
+        for layer in self.layers[:layers]:
+            if isinstance(x, OneHot) and not layer.takes_one_hot:
+                x = x.dense(self.dtype)
+            x = layer.forward(x, train, team)
         return x.dense(self.dtype) if isinstance(x, OneHot) else x
 
-    def _backward(self, dy):
+    def _backward(self, dy, team):
         # `stopbackward` ends the way back before its own layer (Darknet's backward_network).
-        first = max((n + 1 for n, layer in enumerate(self.body) if layer.stopbackward), default=0)
-        with self._threads(dy.shape[2]):
-            for layer in reversed(self.body[first:]):
-                dy = layer.backward(dy, want_dx=layer is not self.body[first])
-                if dy is None:
-                    break
+        first = max((n + 1 for n, layer in enumerate(self.layers) if layer.stopbackward), default=0)
+        for layer in reversed(self.layers[first:]):
+            dy = layer.backward(dy, layer is not self.layers[first], team)
+            if dy is None:
+                break
 
-    def _threads(self, streams):
-        """The context of the layers' work: whose threads share it out."""
-        recurrent = [layer for layer in self.body if layer.recurrent]
-        count = blas_threads() or 1
-        suits = 1 < count <= MOST_OWN_THREADS and all(layer.shares_units and layer.outputs % count == 0 for layer in recurrent)
-        large = any(4 * layer.outputs**2 * streams >= LARGE_PRODUCT for layer in recurrent)
-        return taking_over() if suits and large else nullcontext()
+    @contextmanager
+    def _team(self, symbols):
+        """The threads that share out a call; while it lasts the matrix library keeps to one (:mod:`pydarknet.sharing`)."""
+        sharing = self.sharing or sharing_of_a_call(self.layers, symbols.shape[1])
+        with blas_limited(1):
+            yield Team(sharing.threads)
 
-    def _checked(self, symbols):
+    def _checked(self, symbols, least_steps=1):
         try:
             symbols = np.asarray(symbols)
         except (ValueError, OverflowError):  # rows of different lengths, numbers beyond 64 bits
             raise InputError("symbols must be integers of shape (T, B)") from None
-        if symbols.ndim != 2 or symbols.dtype.kind not in "iu" or not symbols.shape[1]:
+        if symbols.ndim != 2 or symbols.dtype.kind not in "iu" or not symbols.shape[1] or len(symbols) < least_steps:
             raise InputError(
-                "symbols must be integers of shape (T, B) with at least one stream, "
+                f"symbols must be integers of shape (T, B) with at least {least_steps} steps and one stream, "
                 f"not {symbols.dtype} of shape {symbols.shape}"
             )
         if symbols.size and not 0 <= symbols.min() <= symbols.max() < self.inputs:
@@ -208,23 +181,23 @@ class Network:
         return symbols, truth
 
     def stepper(self, streams=1, temperature=None):
-        """A function of symbols (B,) that returns the probabilities (V, B) of what follows; fast for one step.
+        """A function of symbols (B,) that returns the probabilities (B, V) of what follows; fast for one step.
 
         It is for a network that is not trained meanwhile, advances the network's state, and its
         result is overwritten by the next call. ``temperature`` takes the place of the softmax's own.
         Numpy may warn of an "over": e⁻ᶻ of a gate that is shut (z < -88), whose σ is 0 then.
         """
         steps, one_hot = [], True
-        for layer in self.body:
+        for layer in self.layers:
             if one_hot and not layer.takes_one_hot:
-                steps.append(self._dense_column)
+                steps.append(self._dense_rows)
                 one_hot = False
             steps.append(layer.stepper(streams, one_hot))
             one_hot = one_hot and layer.gives_one_hot
         if one_hot:
-            steps.append(self._dense_column)
-        temperature = self._softmax.temperature if temperature is None else temperature
-        out = np.empty((self.inputs, streams), self.dtype)
+            steps.append(self._dense_rows)
+        temperature = self.loss.temperature if temperature is None else temperature
+        out = np.empty((streams, self.inputs), self.dtype)
 
         def step(symbols):
             x = symbols
@@ -234,15 +207,15 @@ class Network:
 
         return step
 
-    def _dense_column(self, symbols):
-        return OneHot(symbols[None], self.inputs).dense(self.dtype)[:, 0]
+    def _dense_rows(self, symbols):
+        return OneHot(symbols[None], self.inputs).dense(self.dtype)[0]
 
     def reset_state(self, stream=None):
         """Forget: set the recurrent state of one stream, or of all, to zero.
 
         Raises InputError for a stream beyond those of the last call.
         """
-        for layer in self.body:
+        for layer in self.layers:
             try:
                 layer.reset_state(stream)
             except IndexError:
@@ -264,38 +237,38 @@ class Network:
 
         Their states are views of the whole's, and dropout treats them as it would among the others.
         """
-        whole = [
-            layer.swap_state({name: array[:, part] for name, array in layer.state(self.streams).items()})
-            for layer in self.layers
-        ]
-        dropouts = [layer for layer in self.layers if isinstance(layer, Dropout)]
-        for layer in dropouts:
-            layer.part = part, self.streams
+        whole, sharing, self.sharing = [], self.sharing, ONE_THREAD
+        for layer in self.layers:
+            whole.append(layer.swap_state({name: array[part] for name, array in layer.state(self.streams).items()}))
+            layer.streams_part = part, self.streams
         try:
             yield
         finally:
+            self.sharing = sharing
             for layer, state in zip(self.layers, whole):
                 layer.swap_state(state)
-            for layer in dropouts:
-                layer.part = None
+                layer.streams_part = None
 
     # Files
 
     def load_weights(self, path, dialect=None):
         """Read a Darknet weights file; ``dialect`` overrides what its header says.
 
-        The forks disagree about the state's size of an ``[rnn]`` without ``hidden``: if the file is for
-        the other size, ``layers`` and ``parameters`` become new objects, so read it before making a
-        trainer. Raises WeightsError, with the network as it was.
+        With another dialect ``layers`` and ``parameters`` become new objects, for it decides about them too
+        (the state's size of an ``[rnn]`` without ``hidden``); so read it before making a trainer. Raises
+        WeightsError, with the network as it was.
         """
         dialect = as_dialect(dialect) or read_header(path).dialect
-        layers = self.layers
-        sizes_differ = any(s.type == "rnn" and not s.has("hidden") for s in self.cfg.layers)
-        if sizes_differ and dialect is not self.dialect and not fits(layers, path, dialect):
-            layers = self._layers_of(dialect)
-        header = read_weights(layers, path, dialect)
-        if layers is not self.layers:
-            self._take(layers)
+        before = self.layers, self.loss, self.parameters
+        if dialect is not self.dialect:  # it decides about the layers' sizes too
+            self._build(dialect)
+            if not fits(self.layers, path, dialect) and fits(before[0], path, dialect):
+                self.layers, self.loss, self.parameters = before
+        try:
+            header = read_weights(self.layers, path, dialect)
+        except Exception:
+            self.layers, self.loss, self.parameters = before
+            raise
         self.seen = header.seen
         self._set_dialect(dialect)
 

@@ -8,15 +8,14 @@ which know connected and GRU layers, but neither LSTM nor RNN.
 import os
 import re
 import warnings
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
 
 from pydarknet.darknet.cfg import parse_cfg
-from pydarknet.darknet.dialect import PJREDDIE
 from pydarknet.darknet.weights import read_header, write_weights
 from pydarknet.errors import CfgWarning, InputError, WeightsError
-from pydarknet.layers.batchnorm import ALEXEYAB_EPSILON, EPSILON
 from pydarknet.network import Network
 from pydarknet.system.files import show, why, write_atomically
 
@@ -86,23 +85,13 @@ def denormalized(network):
         plain = Network(cfg, dialect=network.dialect, dtype=network.dtype)
     plain.seen = network.seen
     for layer, plain_layer in zip(network.layers, plain.layers):
-        arrays = dict(layer.stored(network.dialect))
-        for name, array in plain_layer.stored(network.dialect):
-            matrix, dot, kind = name.rpartition(".")
-            array[...] = arrays[name]
-            if matrix + dot + "weights" in arrays and matrix + dot + "scales" in arrays:
-                scale, mean = _inference_norm(arrays, matrix + dot, network.dialect)
-                array[...] = arrays[name] - scale * mean if kind == "biases" else (arrays[name].T * scale).T
+        for name, matrix in layer.matrices.items():
+            plain_matrix = plain_layer.matrices[name]
+            plain_matrix.weights[...], plain_matrix.biases[...] = matrix.folded(network.dialect)
+        if not layer.matrices:
+            for stored, plain_stored in zip(layer.stored(network.dialect), plain_layer.stored(network.dialect)):
+                plain_stored.array[...] = stored.array
     return plain
-
-
-def _inference_norm(arrays, prefix, dialect):
-    """scale / d and the mean of one matrix, float64 (H,)."""
-    scales, mean, variance = (
-        arrays[prefix + name].astype(np.float64) for name in ("scales", "rolling_mean", "rolling_variance")
-    )
-    d = np.sqrt(variance) + EPSILON if dialect is PJREDDIE else np.sqrt(variance + ALEXEYAB_EPSILON)
-    return scales / d, mean
 
 
 def write_denormalized_cfg(network, path):
@@ -124,8 +113,8 @@ def write_partial(network, path, count):
 
     Raises InputError for a count that the network has not got, WeightsError when it cannot be written.
     """
-    if not 1 <= count <= len(network.layers):
-        raise InputError(f"{count} layers: the network has from 1 to {len(network.layers)}")
+    if not 1 <= count <= len(network.cfg.layers):
+        raise InputError(f"{count} layers: the network has from 1 to {len(network.cfg.layers)}")
     write_weights(network.layers[:count], path, 0, network.dialect)
 
 
@@ -148,13 +137,8 @@ def differences(network, dialect):
     if dialect is network.dialect:
         return
     for number, (section, layer) in enumerate(zip(network.cfg.layers, network.layers)):
-        where = f"layer {number} [{section.name}]"
-        if section.type == "rnn" and not section.has("hidden"):
-            yield f"{where}: without `hidden` the forks disagree about its size: write hidden={layer.state_size} into the cfg"
-        if section.type == "gru" and layer.tanh:
-            yield f"{where}: tanh=1 is ignored by alexeyab, whose candidate is always logistic: the outputs change"
-        if layer.statistics:
-            yield f"{where}: the epsilon of batch norm differs (1e-6 and 1e-5): the outputs change a little"
+        for sentence in layer.differences(section, dialect):
+            yield f"layer {number} [{section.name}]: {sentence}"
 
 
 class Statistics(NamedTuple):
@@ -183,7 +167,7 @@ def statistics(network):
             yield Statistics(
                 number,
                 layer.type,
-                name.lstrip("."),
+                name,
                 x.size,
                 float(np.sqrt(np.mean(x * x))),
                 float(x.mean()),
@@ -209,8 +193,9 @@ def operations(network):
     As in Darknet's ``numops`` only the products of matrices count, that of the first layer with its
     one-hot input also, although pydarknet looks it up; Darknet counts a multiply-add as two.
     """
-    for number, layer in enumerate(network.layers):
-        stored = layer.stored(network.dialect)
+    shape = network.time_steps, network.streams
+    for number, (section, layer) in enumerate(zip_longest(network.cfg.layers, network.layers)):
+        stored = layer.stored(network.dialect) if layer else []  # the softmax and the cost learn nothing
         learned = sum(array.size for name, array in stored if "rolling_" not in name)
         products = sum(array.size for _, array in stored if array.ndim > 1)
-        yield Operations(number, layer.type, (network.time_steps, network.streams, layer.outputs), learned, products)
+        yield Operations(number, section.type, (*shape, layer.outputs if layer else network.inputs), learned, products)

@@ -8,7 +8,7 @@ stands within some 3e-5 of it.
 
 import numpy as np
 
-from pydarknet.layers.base import OneHot
+from pydarknet.layers.layer import OneHot
 
 STEP = 1e-5
 STENCIL = ((1, 45 / 60), (2, -9 / 60), (3, 1 / 60))  # (distance in steps, weight), antisymmetric
@@ -54,15 +54,17 @@ def compare(name, ours, loss, array, elements=None, random=None):
 
 
 def check_layer(layer, x, random, before=None, elements=None, want_state=True):
-    """Check every gradient of a float64 ``layer`` for the input ``x``: (D, T, B) or a OneHot.
+    """Check every gradient of a float64 ``layer`` for the input ``x``: (T, B, D) or a OneHot.
 
     The loss is Σ dy ∘ y with a random dy, from a random initial state. Parameters, the input when it
     is dense, and the initial states are all checked. ``before()`` runs before every forward pass
     (a dropout sets its random numbers back there). Returns the relative error of each tensor by name.
     """
     assert layer.dtype == np.float64
-    T, B = x.shape[1:]
-    initial = {name: random.standard_normal(array.shape) for name, array in layer.state(B).items()} if want_state else {}
+    T, B, _ = x.shape
+    initial = (
+        {name: random.standard_normal(array.shape[::-1]).T for name, array in layer.state(B).items()} if want_state else {}
+    )
     state = {name: array.copy() for name, array in initial.items()}
 
     def forward():
@@ -72,7 +74,7 @@ def check_layer(layer, x, random, before=None, elements=None, want_state=True):
             layer.state(B)[name][...] = array
         return layer.forward(x, train=True)
 
-    dy = random.standard_normal((layer.outputs, T, B))
+    dy = random.standard_normal((layer.outputs, T, B)).transpose(1, 2, 0)
     filled = 0.25  # backward must add to what is there
     for parameter in layer.parameters:
         parameter.gradient.fill(filled)
@@ -105,12 +107,12 @@ def check_network(network, symbols, truth, factor=1.0, before=None):
     ``factor`` is what the gradient is of the loss: 2 behind a ``[cost]``. Returns errors by layer and name.
     """
     B = symbols.shape[1]
-    initial = [{name: array.copy() for name, array in layer.state(B).items()} for layer in network.body]
+    initial = [{name: array.copy() for name, array in layer.state(B).items()} for layer in network.layers]
 
     def loss():
         if before is not None:
             before()
-        for layer, state in zip(network.body, initial):
+        for layer, state in zip(network.layers, initial):
             for name, array in state.items():
                 layer.state(B)[name][...] = array
         return factor * network.train_call(symbols, truth)

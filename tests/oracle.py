@@ -174,6 +174,13 @@ def compare(name, ours, theirs, tolerance):
     return error
 
 
+def array_of(matrix, kind):
+    """The rolling statistic or the gradient of a Matrix that the oracle calls ``kind``."""
+    owners = {"weight_gradients": matrix._weights, "bias_gradients": matrix._biases,
+              "scale_gradients": matrix.norm and matrix.norm.scales}
+    return owners[kind].gradient[matrix._rows] if kind in owners else getattr(matrix, kind)
+
+
 def check_against(layer, matrices, run, random, T, B, tolerance):
     """Hold a whole training call of ``layer`` against ``run(net, x, **states, dy)``; return the largest error.
 
@@ -181,25 +188,25 @@ def check_against(layer, matrices, run, random, T, B, tolerance):
     """
     for parameter in layer.parameters:
         parameter.value += (0.3 * random.standard_normal(parameter.value.shape)).astype(layer.dtype)
-    net = {name: ConnectedOracle(m.weights, m.biases, m.scales if m.batch_normalize else None, activation)
+    net = {name: ConnectedOracle(m.weights, m.biases, m.scales if m.norm else None, activation)
            for name, (m, activation) in matrices.items()}
-    x = random.standard_normal((layer.inputs, T, B)).astype(layer.dtype)
-    dy = random.standard_normal((layer.outputs, T, B)).astype(layer.dtype)
+    x = random.standard_normal((layer.inputs, T, B)).transpose(1, 2, 0).astype(layer.dtype)
+    dy = random.standard_normal((layer.outputs, T, B)).transpose(1, 2, 0).astype(layer.dtype)
     states = {}
     for name, array in layer.state(B).items():
-        array[...] = random.standard_normal(array.shape)
-        states[name] = array.T.astype(float)
-    theirs = run(net, x.transpose(1, 2, 0).astype(float), *states.values(), dy.transpose(1, 2, 0).astype(float))
+        array[...] = random.standard_normal(array.shape[::-1]).T
+        states[name] = array.astype(float)
+    theirs = run(net, x.astype(float), *states.values(), dy.astype(float))
 
-    errors = [compare("y", layer.forward(x, train=True).transpose(1, 2, 0), theirs["y"], tolerance)]
+    errors = [compare("y", layer.forward(x, train=True), theirs["y"], tolerance)]
     dx = layer.backward(dy.copy())
-    errors.append(compare("dx", dx.transpose(1, 2, 0), theirs["dx"], tolerance))
+    errors.append(compare("dx", dx, theirs["dx"], tolerance))
     for name in states:
-        errors.append(compare(f"last {name}", layer.state(B)[name].T, theirs[name], tolerance))
-        errors.append(compare(f"d{name}0", getattr(layer, f"d{name}0").T, theirs[f"d{name}0"], tolerance))
+        errors.append(compare(f"last {name}", layer.state(B)[name], theirs[name], tolerance))
+        errors.append(compare(f"d{name}0", getattr(layer, f"d{name}0"), theirs[f"d{name}0"], tolerance))
     kinds = ["weight_gradients", "bias_gradients"]
     for name, (matrix, _) in matrices.items():
-        norm = ["scale_gradients", "rolling_mean", "rolling_variance"] if matrix.batch_normalize else []
+        norm = ["scale_gradients", "rolling_mean", "rolling_variance"] if matrix.norm else []
         for kind in kinds + norm:
-            errors.append(compare(f"{name}.{kind}", getattr(matrix, kind), getattr(net[name], kind), tolerance))
+            errors.append(compare(f"{name}.{kind}", array_of(matrix, kind), getattr(net[name], kind), tolerance))
     return max(errors)

@@ -68,7 +68,7 @@ def test_predict_of_several_streams_in_pieces(case):
 def test_stepper(case):
     network, symbols, expected = load(case)
     step = network.stepper()
-    compare(case, np.stack([step(symbols[t : t + 1])[:, 0].copy() for t in range(len(symbols))]), expected)
+    compare(case, np.stack([step(symbols[t : t + 1])[0].copy() for t in range(len(symbols))]), expected)
 
 
 @pytest.mark.parametrize("case", ["case3_lstm_bn", "case8_connected_bn"])

@@ -41,13 +41,13 @@ def test_predict_gives_probabilities_and_carries_the_state(tmp_path, layers):
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6)
     network.reset_state()
     step = network.stepper(streams=3)
-    np.testing.assert_allclose(np.stack([step(row).T.copy() for row in x]), whole, atol=1e-6)
+    np.testing.assert_allclose(np.stack([step(row).copy() for row in x]), whole, atol=1e-6)
 
 
 def test_predict_in_blocks_is_predict(tmp_path, monkeypatch):
     network = load_network(write_cfg(tmp_path), srand=1)
     whole = network.predict(symbols(50, 3))
-    monkeypatch.setattr("pydarknet.network.COLUMNS_AT_ONCE", 12)
+    monkeypatch.setattr("pydarknet.network.ROWS_AT_ONCE", 12)
     network.reset_state()
     np.testing.assert_allclose(network.predict(symbols(50, 3)), whole, atol=1e-6)
 
@@ -68,7 +68,7 @@ def test_reset_state(tmp_path):
     network = load_network(write_cfg(tmp_path), srand=1)
     network.predict(symbols(9, 4))
     network.reset_state(1)
-    assert [bool(column.any()) for column in network.layers[0].state(4)["h"].T] == [True, False, True, True]
+    assert [bool(row.any()) for row in network.layers[0].state(4)["h"]] == [True, False, True, True]
     network.reset_state()
     assert not network.layers[0].state(4)["c"].any()
 
@@ -146,7 +146,7 @@ def test_srand_draws_the_same_weights(tmp_path):
     a, b, c = (load_network(cfg, srand=n).parameters.values for n in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
     bound = np.sqrt(2 / 64)  # Darknet's, of the layer with 64 inputs
-    weights = load_network(cfg, srand=1).layers[0].ui.weights
+    weights = load_network(cfg, srand=1).layers[0].matrices["ui"].weights
     assert 0.9 * bound < np.abs(weights).max() <= bound
 
 

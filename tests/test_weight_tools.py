@@ -33,7 +33,7 @@ LAYERS = [
     ("gru", ""),
     ("gru", "tanh=1"),
     ("rnn", "hidden=4\nactivation=tanh"),
-    ("rnn", "hidden=6\nshortcut=1\nlogistic=1"),
+    ("rnn", "hidden=6\nshortcut=1"),
     ("crnn", "size=1\npad=1\nhidden=5\nactivation=leaky"),
     ("connected", "activation=tanh"),
 ]
@@ -231,10 +231,10 @@ def test_the_matrices_keep_their_names(tmp_path):
     list(convert(network, tmp_path / "there.weights", ALEXEYAB))
     there = load_network(cfg, tmp_path / "there.weights").layers[0]
     for name in "wi wf wo wg ui uf uo ug".split():
-        assert np.array_equal(getattr(there, name).weights, getattr(network.layers[0], name).weights), name
+        assert np.array_equal(there.matrices[name].weights, network.layers[0].matrices[name].weights), name
     # In AlexeyAB's file wf comes first.
     first = struct.unpack("<6f", (tmp_path / "there.weights").read_bytes()[20:44])
-    assert first == tuple(network.layers[0].wf.biases)
+    assert first == tuple(network.layers[0].matrices["wf"].biases)
 
 
 def test_biases_of_a_batchnorm_have_no_place_in_a_file_of_pjreddie(tmp_path):
@@ -315,7 +315,7 @@ def test_statistics_are_those_of_the_numbers(tmp_path):
         (1, "connected", "biases", 256),
         (1, "connected", "weights", 1536),
     ]
-    network.layers[0].wz.biases[:] = [1, -2, 3, 0, 0, 4]
+    network.layers[0].matrices["wz"].biases[:] = [1, -2, 3, 0, 0, 4]
     assert next(iter(statistics(network))) == (
         0,
         "gru",

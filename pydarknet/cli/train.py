@@ -12,11 +12,12 @@ from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_opt
 from pydarknet.cli.report import JsonLog, make_report
 from pydarknet.errors import TrainingError
 from pydarknet.network import load_network
+from pydarknet.sharing import sharing_of_training
 from pydarknet.system.files import show
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
-from pydarknet.training.processes import stream_processes, suitable_processes
+from pydarknet.training.processes import stream_processes
 from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import Validation
 
@@ -130,7 +131,7 @@ def train(
             corpus, held_out = corpus.split(valid_fraction)
         validation = Validation(network, held_out, valid_every, patience, plateau)
     if processes is None:
-        processes = suitable_processes(network)
+        processes = sharing_of_training(network).processes
     with stream_processes(network, processes) as train_call:
         trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
         if checkpoint:

@@ -13,7 +13,6 @@ Evaluation of Neural Sequence Models", 2018, in its plainest form: gradient desc
 import numpy as np
 
 from pydarknet.errors import InputError
-from pydarknet.layers.elementwise import Dropout
 
 STEPS = 16  # between two updates
 
@@ -30,8 +29,7 @@ class Adaptation:
             raise InputError(f"the rate of adaptation is {rate:g}; it must be above 0")
         self.network, self.rate, self.steps = network, rate, steps
         for layer in network.layers:
-            if isinstance(layer, Dropout):
-                layer.probability = 0
+            layer.stop_drawing()
 
     def nats(self, symbols, truth):
         """-ln p of each symbol of ``truth`` (T, B), which follow ``symbols`` (T, B): float64. Then learns from them."""

@@ -70,7 +70,7 @@ def _symbols_after(symbols, network, length, temperature, random, streams):
         if n:
             p = step(last)
         for stream in range(streams):
-            last[stream] = sample(p[:, stream].copy(), random.uniform())
+            last[stream] = sample(p[stream].copy(), random.uniform())
         yield last.copy()
 
 

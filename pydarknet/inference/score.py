@@ -191,8 +191,8 @@ def line_vectors(network, lines, seed=b"\n\n", layer=0):
     (Darknet means to, but clears it on a GPU only). ``vector`` is (H,). Raises InputError for a layer
     or a symbol that the network has not got.
     """
-    if not 0 <= layer < len(network.body):
-        raise InputError(f"layer {layer}: this network has the layers 0 to {len(network.body) - 1} before its softmax")
+    if not 0 <= layer < len(network.layers):
+        raise InputError(f"layer {layer}: this network has the layers 0 to {len(network.layers) - 1} before its softmax")
     for line in lines:
         line = line.translate(None, STRIPPED)
         network.reset_state()

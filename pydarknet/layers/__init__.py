@@ -1,1 +1,1 @@
-"""The layers, from the contract (:mod:`~pydarknet.layers.base`) up to the recurrent ones."""
+"""The layers, from the contract (:mod:`~pydarknet.layers.layer`) up to the recurrent ones."""

@@ -105,14 +105,15 @@ def _logistic(x, out):
     return out
 
 
-def logistic_of_minus(x):
-    """In place, σ(-x) = 1 / (1 + e^x), for x any array: half the time of ``logistic`` where minus x costs nothing.
+def sigmoid(z):
+    """In place, σ(z) = 1 / (1 + e⁻ᶻ), for z any array: faster than ``logistic``, and exact far to the left.
 
-    Where e^x overflows, to infinity, it is 0: the caller silences numpy's "over".
+    Where e⁻ᶻ overflows, to infinity, σ is 0: the caller silences numpy's "over".
     """
-    np.exp(x, out=x)
-    np.add(x, 1, out=x)
-    np.reciprocal(x, out=x)
+    np.negative(z, out=z)
+    np.exp(z, out=z)
+    np.add(z, 1, out=z)
+    np.reciprocal(z, out=z)
 
 
 def _logistic_backward(dy, y, x, out):
@@ -353,3 +354,8 @@ def get_activation(name: str) -> Activation:
     message with file and line. ``ACTIVATIONS`` lists the names.
     """
     return ACTIVATIONS[name]
+
+
+def activation_of(section, default: str) -> str:
+    """The activation that a cfg's ``section`` names, ``default`` if it names none. Raises CfgError."""
+    return section.choice("activation", default, list(ACTIVATIONS))

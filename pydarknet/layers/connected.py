@@ -1,78 +1,86 @@
 """The fully connected layer: y = activation(W x + b) at every step and stream alike.
 
-With ``batch_normalize`` the product is normalised over all N = T * B columns of the call:
-y = activation(scale * ẑ + b). Source: Darknet's ``src/connected_layer.c``.
+With ``batch_normalize`` the product is normalised over all N = T * B rows of the call:
+y = activation(scale ẑ + b). Source: Darknet's ``src/connected_layer.c``.
 """
 
 import numpy as np
 
-from pydarknet.layers.activations import get_activation
-from pydarknet.layers.base import Layer, Matrix, flat, uniform_weights
+from pydarknet.layers.activations import activation_of, get_activation
 from pydarknet.layers.batchnorm import BatchNorm
-from pydarknet.layers.input_product import InputProjection
+from pydarknet.layers.input_product import InputProduct
+from pydarknet.layers.layer import Buffer, Layer, Matrix, flat
+from pydarknet.system.threads import ALONE
 
 
 class Connected(Layer):
-    """A fully connected layer: input (D, T, B), output (H, T, B).
+    """A fully connected layer: input (T, B, D), output (T, B, H).
 
     Parameters of the constructor: ``inputs`` D, ``outputs`` H (Darknet's ``output``), ``activation``
     by its Darknet name, ``batch_normalize``, and ``random``, a numpy Generator for the initial weights.
+    ``name`` is what a layer that consists of several calls this one.
     """
 
     type = "connected"
+    abbreviations = ("conn",)
     takes_one_hot = True
+    step_by_step = False  # whether batch norm takes the B rows of each step, not all N rows, together
 
-    def __init__(self, inputs, outputs, activation="logistic", batch_normalize=False,
-                 dtype=np.float32, random=None):
+    def __init__(self, inputs, outputs, activation="logistic", batch_normalize=False, dtype=np.float32, random=None, name=""):
         super().__init__(inputs, outputs, dtype)
+        prefix = name and f"{name}."
         self.activation = get_activation(activation)
-        self.weights = self._parameter("weights", (outputs, inputs), decayed=True)
-        self.biases = self._parameter("biases", (outputs,), decayed=False)
-        self.norm = BatchNorm(self, "norm", outputs) if batch_normalize else None
-        self.matrix = Matrix("", self.weights, self.biases, self.norm)
+        self.weights = self._parameter(f"{prefix}weights", (outputs, inputs), decayed=True)
+        self.biases = self._parameter(f"{prefix}biases", (outputs,), decayed=False)
+        self.norm = BatchNorm(self, f"{prefix}norm", outputs) if batch_normalize else None
+        self.matrices[name or self.type] = Matrix(name, self.weights, self.biases, self.norm)
         if random is not None:
-            uniform_weights(random, self.weights.value)
-        self._input = InputProjection(self.weights)
+            self.initialize(random)
+        self._input = InputProduct(self.weights)
+        self._out, self._norm_tape = Buffer(self.dtype), None
 
-    def stored(self, dialect):
-        return self.matrix.stored()
+    @classmethod
+    def from_section(cls, section, context):
+        return cls(context.inputs, section.integer("output", 1, minimum=1), activation_of(section, "logistic"),
+                   section.flag("batch_normalize"), context.dtype)
 
-    def forward(self, x, train=False):
-        _, T, B = x.shape
-        W, b = self._weights(fold=not train)
+    def forward(self, x, train=False, team=ALONE):
+        T, B, _ = x.shape
+        W, b = self.folded() if not train else (self.weights.value, self.biases.value)
+        normalize = train and self.norm is not None
         self._input.begin(x)
-        U, = self._input.weights(W)
-        z = flat(self._input.block(range(T), U)[0])
-        if train and self.norm is not None:
-            pieces = self._normalized_together(z.reshape(-1, T, B))
-            self.norm.begin(len(pieces), pieces[0].shape[1])
-            for n, piece in enumerate(pieces):
-                self.norm.forward(piece, n)
-        z += b[:, None]                                   # z = W x + b
-        self._z = z.copy(order="K") if train and self.activation.needs_input else None
-        self._y = self.activation.forward(z, out=z)       # y = activation(z)
-        return self._y.reshape(-1, T, B)
+        if normalize:
+            z = self._input.part(W, np.zeros_like(b), self._out)(slice(T))[:, 0]
+            for t, rows in enumerate(self._normalized_together(z)):
+                self._norm_tape.forward(rows, t)
+            z += b
+        else:
+            z = self._input.part(W, b, self._out)(slice(T))[:, 0]       # z = W x + b
+        self._z = z.copy() if train and self.activation.needs_input else None
+        self._y = self.activation.forward(z, out=z)          # y = activation(z)
+        return self._y
 
-    def backward(self, dy, want_dx=True):
-        dz = flat(dy)
-        dz = self.activation.backward(dz, self._y, self._z, out=dz)
-        self.biases.gradient += dz.sum(axis=1)            # db = Σ dz
+    def backward(self, dy, want_dx=True, team=ALONE):
+        dz = self.activation.backward(dy, self._y, self._z, out=dy)
+        self.biases.gradient += flat(dz).sum(axis=0)         # db = Σ dz
         if self.norm is not None:
-            for n, piece in enumerate(self._normalized_together(dz.reshape(dy.shape))):
-                self.norm.backward(piece, n)
-            dz = self.norm.gradient
-        return self._input.backward(dz.reshape(dy.shape), want_dx)  # dW = Σ dz xᵀ, dx = Wᵀ dz
-
-    def _normalized_together(self, z):
-        """The parts of ``z`` (H, T, B) that batch norm treats each by itself, as matrices: here all N columns."""
-        return [flat(z)]
+            for t, rows in enumerate(self._normalized_together(dz)):
+                self._norm_tape.backward(rows, t, out=rows)
+        return self._input.backward(dz, want_dx, team)       # dW = Σ dz xᵀ, dx = Wᵀ dz
 
     def stepper(self, streams, one_hot):
-        project = self._input.stepper(*self._weights(fold=True), streams, one_hot)
-        out = np.empty((self.outputs, streams), self.dtype)
+        project = self._input.stepper(*self.folded(), streams, one_hot)
+        out = np.empty((streams, self.outputs), self.dtype)
         return lambda x: self.activation.forward(project(x), out=out)
 
-    def _weights(self, fold):
-        if fold and self.norm is not None:
-            return self.norm.fold(self.weights.value, self.biases.value, self.dialect)
-        return self.weights.value, self.biases.value
+    def folded(self):
+        """W and b of inference: those of the layer, with batch norm folded in."""
+        (matrix,) = self.matrices.values()
+        return matrix.folded(self.dialect)
+
+    def _normalized_together(self, z):
+        """The rows of ``z`` (T, B, H) that batch norm treats together, as arrays (1, rows, H)."""
+        steps, rows = z.shape[:2] if self.step_by_step else (1, z.shape[0] * z.shape[1])
+        if self._norm_tape is None or self._norm_tape.z_hat.shape[::2] != (steps, rows):
+            self._norm_tape = self.norm.tape(steps, rows)
+        return z.reshape(steps, 1, rows, -1)

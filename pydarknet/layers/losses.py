@@ -1,4 +1,4 @@
-"""The end of a network: softmax with its cross-entropy, and Darknet's ``[cost]`` behind it.
+"""The end of a network: a softmax with its cross-entropy, and Darknet's ``[cost]`` behind it. They are no layers.
 
 Source: Darknet's ``src/softmax_layer.c``, ``src/cost_layer.c`` and ``softmax``,
 ``softmax_x_ent_cpu`` in ``src/blas.c``.
@@ -6,78 +6,78 @@ Source: Darknet's ``src/softmax_layer.c``, ``src/cost_layer.c`` and ``softmax``,
 
 import numpy as np
 
-from pydarknet.layers.base import Layer, flat
+from pydarknet.layers.layer import flat
 
 
-class Softmax(Layer):
-    """Probabilities of the symbols: p = exp(x / τ) / Σ exp(x / τ) for every column, V = H = D.
+class SoftmaxLoss:
+    """Probabilities of the symbols, p = exp(x / τ) / Σ exp(x / τ), and the cross-entropy L = -Σ ln p[y] of true symbols y.
 
-    ``temperature`` τ is Darknet's key of that name. The loss of true symbols y is the cross-entropy
-    L = -Σ ln p[y], in nats, summed over the N columns; dL/dx = (p - onehot(y)) / τ. With ``noloss``,
-    Darknet's key, the gradient is left to a cost behind it.
+    L is in nats, summed over the N rows. ``temperature`` τ is Darknet's key of that name; while training, too, the gradient
+    is that of L, (p - onehot(y)) / τ, where Darknet leaves the division out. ``scale`` multiplies the gradient and not the
+    loss that is told: a ``[cost]`` behind the softmax adds (truth - output) to Darknet's delta again.
     """
 
-    type = "softmax"
+    def __init__(self, inputs, temperature=1.0, scale=1.0, dtype=np.float32):
+        self.inputs, self.temperature, self.scale, self.dtype = inputs, temperature, scale, np.dtype(dtype)
+        self._p = np.empty((0, inputs), self.dtype)
 
-    def __init__(self, inputs, temperature=1.0, noloss=False, dtype=np.float32):
-        super().__init__(inputs, inputs, dtype)
-        self.temperature = temperature
-        self.noloss = noloss
-        self._p = np.empty((inputs, 0), self.dtype)
-
-    def forward(self, x, train=False):
-        x = flat(x)
-        if self._p.shape != x.shape:
-            self._p = np.empty_like(x)
-        softmax(x, self.temperature, out=self._p)
-        return self._p
-
-    def loss(self, truth):
-        """The cross-entropy L, in nats, of the true symbols (N,), for the last ``forward``."""
-        # A probability that underflowed is taken as the smallest there is, so that the loss stays finite.
-        p = self._p[truth, np.arange(truth.size)].astype(np.float64)
-        return float(-np.log(np.maximum(p, np.finfo(self.dtype).tiny)).sum())
+    def probabilities(self, x):
+        """p (T, B, V) for the input ``x`` (T, B, V)."""
+        return softmax(x, self.temperature)
 
     def nats(self, x, truth):
-        """-ln p of the true symbols (N,) for the input ``x`` (V, N): float64, and finite where p itself would be 0.
+        """-ln p of the true symbols ``truth`` (T, B) for the input ``x`` (T, B, V): (T, B) float64, finite where p would be 0.
 
-        With m the greatest of a column, -ln p[y] = ln Σ exp((x - m) / τ) - (x[y] - m) / τ.
+        With m the greatest of a row, -ln p[y] = ln Σ exp((x - m) / τ) - (x[y] - m) / τ.
         """
-        x = flat(x)
-        z = np.subtract(x, x.max(axis=0))
+        return self._scored(flat(x), truth.reshape(-1))[0].reshape(truth.shape)
+
+    def nats_and_gradient(self, x, truth):
+        """:meth:`nats`, and ``scale`` dL/dx (T, B, V), which is overwritten by the next call."""
+        rows, y = flat(x), truth.reshape(-1)
+        if self._p.shape != rows.shape:
+            self._p = np.empty_like(rows)
+        nats, p, total = self._scored(rows, y, self._p)
+        p /= total
+        p[np.arange(len(p)), y] -= 1
+        if self.scale != self.temperature:
+            p *= p.dtype.type(self.scale / self.temperature)
+        return nats.reshape(truth.shape), p.reshape(x.shape)
+
+    def _scored(self, x, y, out=None):
+        """-ln p of ``y`` (N,) in float64, and exp((x - m) / τ) with its sums, for ``x`` (N, V)."""
+        z = np.subtract(x, x.max(axis=1, keepdims=True), out=out)
         if self.temperature != 1.0:
             z /= z.dtype.type(self.temperature)
-        true_z = z[truth, np.arange(truth.size)].astype(np.float64)
-        return np.log(np.exp(z, out=z).sum(axis=0), dtype=np.float64) - true_z
-
-    def backward_from_truth(self, truth, scale=1.0):
-        """``scale`` dL/dx (V, N) for the true symbols (N,). Overwrites the probabilities."""
-        dx = self._p
-        dx[truth, np.arange(truth.size)] -= 1
-        if scale != self.temperature:
-            dx *= self.dtype.type(scale / self.temperature)
-        return dx
+        true_z = z[np.arange(len(z)), y].astype(np.float64)
+        np.exp(z, out=z)
+        total = z.sum(axis=1, keepdims=True)
+        return np.log(total[:, 0], dtype=np.float64) - true_z, z, total
 
 
 def softmax(x, temperature=1.0, out=None):
-    """Columns of ``x`` (V, N) to probabilities; the greatest value is taken off first, so that nothing overflows."""
-    out = np.subtract(x, x.max(axis=0), out=out)
+    """Rows of ``x`` (..., V) to probabilities; the greatest value is taken off first, so that nothing overflows."""
+    out = np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
     if temperature != 1.0:
         out /= out.dtype.type(temperature)
     np.exp(out, out=out)
-    out /= out.sum(axis=0)
+    out /= out.sum(axis=-1, keepdims=True)
     return out
 
 
-class Cost(Layer):
-    """Darknet's ``[cost]``, here only behind a softmax: it adds ``scale`` (truth - output) to the delta again.
-
-    The gradient of the network is therefore (1 + scale) times that of the cross-entropy (scale times, if
-    the softmax has ``noloss=1``), as Darknet's is; the loss that we report stays the cross-entropy.
-    """
-
-    type = "cost"
-
-    def __init__(self, inputs, scale=1.0, dtype=np.float32):
-        super().__init__(inputs, inputs, dtype)
-        self.scale = scale
+def read_loss(softmax_section, cost_section, inputs, dtype):
+    """The loss of a ``[softmax]`` section and the ``[cost]`` section behind it, None if there is none. Raises CfgError."""
+    section = softmax_section
+    if section.integer("groups", 1) != 1:
+        raise section.error("groups of symbols have no meaning for one true symbol at a time; remove the line", "groups")
+    section.ignore("spatial")
+    temperature = section.number("temperature", 1.0)
+    if temperature <= 0:
+        raise section.error("temperature must be above 0", "temperature")
+    scale = 0.0 if section.flag("noloss") else 1.0  # noloss=1 leaves the gradient to the cost
+    if cost_section is not None:
+        # The types are alike for probabilities and a truth without masked elements.
+        cost_section.choice("type", "sse", ["sse", "masked", "smooth"])
+        cost_section.ignore("ratio", "noobj", "thresh")
+        scale += cost_section.number("scale", 1.0)
+    return SoftmaxLoss(inputs, temperature, scale, dtype)

@@ -1,145 +1,92 @@
-"""From a cfg's section to a layer: which class a section names, and which options it reads."""
+"""The table of layers, and the way from a cfg's sections to layers and a loss.
 
-from pydarknet.darknet.dialect import PJREDDIE
-from pydarknet.layers.activations import ACTIVATIONS
+A new layer is a file with a class and a line in :data:`LAYERS`: the class reads its own section.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydarknet.darknet.dialect import Dialect
+from pydarknet.layers.activation_layer import ActivationLayer
 from pydarknet.layers.batchnorm import BatchNormLayer
 from pydarknet.layers.connected import Connected
 from pydarknet.layers.crnn import CRNN
-from pydarknet.layers.elementwise import ActivationLayer, Dropout
+from pydarknet.layers.dropout import Dropout
 from pydarknet.layers.gru import GRU
-from pydarknet.layers.losses import Cost, Softmax
+from pydarknet.layers.losses import read_loss
 from pydarknet.layers.lstm import LSTM
 from pydarknet.layers.rnn import RNN
 
-CRNN_SUPPORTED = ("a step of a text is one pixel, so only 1x1 kernels are supported: "
-                  "size=1, without padding, stride, groups or xnor")
+LAYERS = [
+    LSTM,
+    GRU,
+    RNN,
+    CRNN,
+    Connected,
+    BatchNormLayer,
+    Dropout,
+    ActivationLayer,
+]
 
 
+FLAGS = ("dontload", "dontsave", "stopbackward")  # of every layer
+OF_IMAGES = ("clip", "onlyforward", "smooth", "truth")  # which Darknet reads for every layer, and which mean nothing here
+
+
+@dataclass(frozen=True)
 class Context:
-    """What building a layer needs beyond its section: the features that come in, and the network's own."""
+    """What building a layer needs beyond its section: the features that come in, and the network's own settings."""
 
-    def __init__(self, inputs, dtype, dialect, random, dropout_random):
-        self.inputs = inputs
-        self.dtype = dtype
-        self.dialect = dialect
-        self.random = random
-        self.dropout_random = dropout_random
+    inputs: int
+    dtype: Any
+    dialect: Dialect
+    dropout_random: Any = None
 
 
-def build_layer(section, context):
-    """The layer that ``section`` describes. Raises CfgError when the section does not make sense."""
-    builder = BUILDERS.get(section.type)
-    if builder is None:
-        raise section.error("this layer is not built yet")
-    layer = builder(section, context)
-    layer.dialect = context.dialect
-    _read_common_options(section, layer)
-    return layer
+def split(cfg):
+    """The sections of the layers, that of the softmax that ends the network, and that of the cost behind it or None.
+
+    Raises CfgError when the network ends otherwise.
+    """
+    body = list(cfg.layers)
+    cost = body.pop() if body and body[-1].type == "cost" else None
+    if not body or body[-1].type != "softmax":
+        where = cfg.layers[-1] if cfg.layers else cfg.net
+        raise where.error("the network must end in [softmax] (a [cost] may follow)")
+    softmax = body.pop()
+    for section in body:
+        if section.type in ("softmax", "cost"):
+            raise section.error("only the end of the network may be a softmax or a cost")
+    return body, softmax, cost
 
 
-def _read_common_options(section, layer):
-    # What Darknet's parse_network_cfg reads for every layer.
-    layer.learning_rate = section.number("learning_rate", 1.0)
-    layer.dontload = section.flag("dontload")
-    layer.dontsave = section.flag("dontsave")
-    layer.stopbackward = section.flag("stopbackward")
-    section.ignore("clip", "onlyforward", "smooth", "truth")
+def build_layers(sections, context):
+    """The layers of ``sections``, the first with the inputs of ``context``. They have taken no memory yet. Raises CfgError."""
+    layers = []
+    for section in sections:
+        layer = _class_of(section).from_section(section, context)
+        layer.dialect = context.dialect
+        # What Darknet's parse_network_cfg reads for every layer.
+        layer.learning_rate = section.number("learning_rate", 1.0)
+        layer.dontload, layer.dontsave, layer.stopbackward = (section.flag(key) for key in FLAGS)
+        section.ignore(*OF_IMAGES)
+        layers.append(layer)
+        context = replace(context, inputs=layer.outputs)
+    return layers
 
 
-def _activation(section, default):
-    return section.choice("activation", default, list(ACTIVATIONS))
+def build_loss(softmax, cost, outputs, inputs, dtype):
+    """The loss of the sections ``softmax`` and ``cost`` (or None) behind a last layer of ``outputs``. Raises CfgError."""
+    if outputs != inputs:
+        raise softmax.error(f"{outputs} outputs come in, but the network has inputs={inputs}: "
+                            f"the layer before needs output={inputs}")
+    for section in filter(None, (softmax, cost)):
+        section.ignore("learning_rate", *FLAGS, *OF_IMAGES)
+    return read_loss(softmax, cost, inputs, dtype)
 
 
-def _lstm(section, context):
-    return LSTM(context.inputs, section.integer("output", 1, minimum=1),
-                batch_normalize=section.flag("batch_normalize"),
-                dtype=context.dtype, random=context.random)
-
-
-def _gru(section, context):
-    return GRU(context.inputs, section.integer("output", 1, minimum=1), tanh=section.flag("tanh"),
-               batch_normalize=section.flag("batch_normalize"),
-               dtype=context.dtype, random=context.random)
-
-
-def _rnn(section, context):
-    outputs = section.integer("output", 1, minimum=1)
-    # pjreddie's fork has no `hidden`, its state is as large as the output; AlexeyAB's default is 1.
-    hidden = section.integer("hidden", outputs if context.dialect is PJREDDIE else 1, minimum=1)
-    self_activation = (None, "logistic", "loggy")[section.integer("logistic", 0, minimum=0, maximum=2)]
-    return RNN(context.inputs, outputs, hidden, _activation(section, "logistic"), self_activation,
-               section.flag("shortcut"), section.flag("batch_normalize"),
-               dtype=context.dtype, random=context.random)
-
-
-def _crnn(section, context):
-    for key in ("output_filters", "hidden_filters"):
-        if section.has(key):
-            raise section.error(f"{key} is for pjreddie's 3x3 kernels; {CRNN_SUPPORTED}", key)
-    size = section.integer("size", 3)
-    if size != 1:
-        raise section.error(f"kernels of {size}x{size}{'' if section.has('size') else ', the default'}; "
-                            f"{CRNN_SUPPORTED}", "size")
-    padding = section.integer("padding", 0)
-    if not section.flag("pad") and padding:  # pad=1 means size / 2 instead, which is none
-        raise section.error(f"padding={padding}; {CRNN_SUPPORTED}", "padding")
-    for key, only in (("stride", 1), ("groups", 1), ("xnor", 0)):
-        value = section.integer(key, only)
-        if value != only:
-            raise section.error(f"{key}={value}; {CRNN_SUPPORTED}", key)
-    section.ignore("dilation")  # of a single pixel there is none
-    return CRNN(context.inputs, section.integer("output", 1, minimum=1), section.integer("hidden", 1, minimum=1),
-                _activation(section, "logistic"), None,
-                section.flag("shortcut"), section.flag("batch_normalize"),
-                dtype=context.dtype, random=context.random)
-
-
-def _batchnorm(section, context):
-    return BatchNormLayer(context.inputs, dtype=context.dtype)
-
-
-def _connected(section, context):
-    return Connected(context.inputs, section.integer("output", 1, minimum=1),
-                     activation=_activation(section, "logistic"),
-                     batch_normalize=section.flag("batch_normalize"),
-                     dtype=context.dtype, random=context.random)
-
-
-def _dropout(section, context):
-    return Dropout(context.inputs, section.number("probability", 0.5, minimum=0, maximum=1),
-                   dtype=context.dtype, random=context.dropout_random)
-
-
-def _activation_layer(section, context):
-    return ActivationLayer(context.inputs, _activation(section, "linear"), dtype=context.dtype)
-
-
-def _softmax(section, context):
-    if section.integer("groups", 1) != 1:
-        raise section.error("groups of symbols have no meaning for one true symbol at a time; remove the line", "groups")
-    section.ignore("spatial")
-    temperature = section.number("temperature", 1.0)
-    if temperature <= 0:
-        raise section.error("temperature must be above 0", "temperature")
-    return Softmax(context.inputs, temperature, section.flag("noloss"), dtype=context.dtype)
-
-
-def _cost(section, context):
-    # Alike for probabilities and a truth without masked elements.
-    section.choice("type", "sse", ["sse", "masked", "smooth"])
-    section.ignore("ratio", "noobj", "thresh")
-    return Cost(context.inputs, section.number("scale", 1.0), dtype=context.dtype)
-
-
-BUILDERS = {
-    "lstm": _lstm,
-    "gru": _gru,
-    "rnn": _rnn,
-    "crnn": _crnn,
-    "connected": _connected,
-    "batchnorm": _batchnorm,
-    "dropout": _dropout,
-    "activation": _activation_layer,
-    "softmax": _softmax,
-    "cost": _cost,
-}
+def _class_of(section):
+    for layer in LAYERS:
+        if section.type in (layer.type, *layer.abbreviations):
+            return layer
+    raise section.error("this layer is not built yet")

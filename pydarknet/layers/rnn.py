@@ -23,95 +23,92 @@ the state at every training call, and in pjreddie's fork writes past the end of 
 
 import numpy as np
 
-from pydarknet.layers.base import Layer, flat
+from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.layers.activations import activation_of
 from pydarknet.layers.connected import Connected
-from pydarknet.layers.tape import Tape
+from pydarknet.layers.layer import Layer, flat
+from pydarknet.system.threads import ALONE
 
 
 class RNN(Layer):
-    """A layer of B independent recurrent nets with shared weights: input (D, T, B), output (O, T, B).
+    """A layer of B independent recurrent nets with shared weights: input (T, B, D), output (T, B, O).
 
     Parameters of the constructor: ``inputs`` D, ``outputs`` O (Darknet's ``output``), ``hidden`` H,
     the size of the state, and under Darknet's names ``activation``, ``self_activation`` (None: the
-    same; ``logistic=1`` or ``2`` of a cfg make it logistic or loggy), ``shortcut`` and
+    same; in AlexeyAB's dialect ``logistic=1`` or ``2`` of a cfg make it logistic or loggy), ``shortcut`` and
     ``batch_normalize`` (each of the three products is normalised over the streams of its step);
-    ``random`` is a numpy Generator for the initial weights. Darknet's layers are the attributes
-    ``input_layer``, ``self_layer`` and ``output_layer``. The state h (H, B) is carried from call to
-    call; after ``backward``, ``dh0`` is the gradient of the state that the last ``forward`` began with.
+    ``random`` is a numpy Generator for the initial weights. Darknet's layers are ``matrices["input"]``,
+    ``["self"]`` and ``["output"]``. The state h (B, H) is carried from call to call; after ``backward``,
+    ``dh0`` is the gradient of the state that the last ``forward`` began with.
     """
 
     type = "rnn"
     takes_one_hot = True
+    states = ("h",)
 
     def __init__(self, inputs, outputs, hidden, activation="logistic", self_activation=None, shortcut=False,
                  batch_normalize=False, dtype=np.float32, random=None):
         super().__init__(inputs, outputs, dtype)
-        self.state_size = hidden
-        self.shortcut = shortcut
+        self.state_size, self.shortcut = hidden, shortcut
         common = batch_normalize, dtype, random
-        self.input_layer = StepwiseConnected("input", inputs, hidden, activation, *common)
-        self.self_layer = StepwiseConnected("self", hidden, hidden, self_activation or activation, *common)
-        self.output_layer = StepwiseConnected("output", hidden, outputs, activation, *common)
+        self.input_layer = StepwiseConnected(inputs, hidden, activation, *common, name="input")
+        self.self_layer = StepwiseConnected(hidden, hidden, self_activation or activation, *common, name="self")
+        self.output_layer = StepwiseConnected(hidden, outputs, activation, *common, name="output")
         self._layers = self.input_layer, self.self_layer, self.output_layer  # in the file's order
         for layer in self._layers:
             self.parameters += layer.parameters
             self.statistics += layer.statistics
-        self._tape = None
+            self.matrices |= layer.matrices
+        self._shape = None
 
-    def stored(self, dialect):
-        return [array for layer in self._layers for array in layer.stored(dialect)]
+    @classmethod
+    def from_section(cls, section, context):
+        outputs = section.integer("output", 1, minimum=1)
+        # pjreddie's fork has no `hidden`, its state is as large as the output; AlexeyAB's default is 1.
+        hidden = section.integer("hidden", outputs if context.dialect is PJREDDIE else 1, minimum=1)
+        logistic = section.integer("logistic", 0, minimum=0, maximum=2) if context.dialect is ALEXEYAB else 0
+        return cls(context.inputs, outputs, hidden, activation_of(section, "logistic"), (None, "logistic", "loggy")[logistic],
+                   section.flag("shortcut"), section.flag("batch_normalize"), context.dtype)
 
-    def _state_names(self):
-        return ("h",)
-
-    def forward(self, x, train=False):
-        H, (_, T, B) = self.state_size, x.shape
+    def forward(self, x, train=False, team=ALONE):
+        T, B, _ = x.shape
         self._pass_dialect_on()
-        tape, state = self._tape_for(T, B), self.state(B)
-        tape.h[:H, 0] = state["h"]
-        psi, norm = self.self_layer.activation, self.self_layer.norm
-        normalize = train and norm is not None
-        a = self.input_layer.forward(x, train)       # φ(U x + bu)
-        W, b = self.self_layer.weights_for(train)
-        Wb = tape.weights_and_bias(W, (b * 0 if normalize else b)[:, None])[0, 0]
-        if normalize:
-            norm.begin(T, B)
+        self._make_tape(T, B)
+        state, psi, norm = self.state(B)["h"], self.self_layer.activation, self._norm if train else None
+        a = self.input_layer.forward(x, train, team)         # φ(U x + bu)
+        W, b = (self.self_layer.weights.value, self.self_layer.biases.value) if train else self.self_layer.folded()
+        W = np.ascontiguousarray(W.T)
+        h, z, e = self._h, self._z, self._e
+        h[0] = state
         for t in range(T):
-            h_1, h_, z, e, h = tape.steps[t]
-            np.matmul(Wb, h_1, out=z)                # z = W h₋₁ + bw
-            if normalize:
-                norm.forward(z, t)
-                np.add(z, b[:, None], out=z)
-            psi.forward(z, out=e)
-            np.add(a[:, t], e, out=h)
+            np.matmul(h[t], W, out=z[t])
+            if norm is not None:
+                norm.forward(z[t][None], t)
+            np.add(z[t], b, out=z[t])                        # z = W h₋₁ + bw
+            psi.forward(z[t], out=e[t])
+            np.add(a[t], e[t], out=h[t + 1])                 # h = φ(U x + bu) + ψ(z)
             if self.shortcut:
-                np.add(h, h_, out=h)
-        state["h"][...] = tape.h[:H, T]
-        return self.output_layer.forward(tape.h[:H, 1:], train)  # y = φ(R h + br)
+                np.add(h[t + 1], h[t], out=h[t + 1])
+        state[...] = h[T]
+        return self.output_layer.forward(h[1:], train, team)  # y = φ(R h + br)
 
-    def backward(self, dy, want_dx=True):
-        tape, norm = self._tape, self.self_layer.norm
-        W_T = self.self_layer.weights.value.T
-        dh_y = self.output_layer.backward(dy)
-        self.dh0 = dh_ = tape.start_back()  # zero: nothing comes from after the end
-        for block in reversed(tape.blocks):
-            tape.differentiate(block, self.self_layer.activation)
-            for t in reversed(block):
-                slope, dz = tape.steps_back[t]
-                dh = dh_y[:, t]
-                np.add(dh, dh_, out=dh)
-                np.multiply(dh, slope, out=dz)
-                np.matmul(W_T, norm.backward(dz, t) if norm is not None else dz, out=dh_)
-                if self.shortcut:
-                    np.add(dh_, dh, out=dh_)
-        if norm is not None:
-            db = flat(tape.dz).sum(axis=1)
-            dW, _ = tape.recurrent_products(norm.gradient)
-        else:
-            dW, db = tape.recurrent_products(tape.dz)   # dW = Σ dz h₋₁ᵀ, dbw = Σ dz
-        self.self_layer.weights.gradient += dW
-        self.self_layer.biases.gradient += db
-        return self.input_layer.backward(dh_y, want_dx)
+    def backward(self, dy, want_dx=True, team=ALONE):
+        W, psi, norm, dz = self.self_layer.weights, self.self_layer.activation, self._norm, self._dz
+        dh = self.output_layer.backward(dy, team=team)
+        slope = psi.backward(np.ones_like(self._e), self._e, self._z)
+        dh_ = np.zeros_like(self._h[0])                      # nothing comes from after the end
+        for t in reversed(range(len(dz))):
+            np.add(dh[t], dh_, out=dh[t])                    # dh = what comes through y + Wᵀ dz₊₁
+            np.multiply(dh[t], slope[t], out=dz[t])          # dz = dh ∘ ψ'
+            if norm is not None:
+                norm.backward(dz[t][None], t, out=self._dz_norm[t][None])
+            np.matmul(self._dz_norm[t], W.value, out=dh_)
+            if self.shortcut:
+                np.add(dh_, dh[t], out=dh_)
+        self.dh0 = dh_
+        W.gradient += flat(self._dz_norm).T @ flat(self._h[:-1])   # dW = Σ dz h₋₁ᵀ
+        self.self_layer.biases.gradient += flat(dz).sum(axis=0)    # dbw = Σ dz
+        return self.input_layer.backward(dh, want_dx, team)        # dφ = dh
 
     def stepper(self, streams, one_hot):
         self._pass_dialect_on()
@@ -119,11 +116,10 @@ class RNN(Layer):
         input_step = self.input_layer.stepper(streams, one_hot)
         self_step = self.self_layer.stepper(streams, one_hot=False)
         output_step = self.output_layer.stepper(streams, one_hot=False)
-        shortcut = self.shortcut
 
         def step(x):
             a, e = input_step(x), self_step(h)
-            if shortcut:
+            if self.shortcut:
                 np.add(h, a, out=h)
                 np.add(h, e, out=h)
             else:
@@ -132,56 +128,40 @@ class RNN(Layer):
 
         return step
 
+    def trace(self):
+        """The state h of each step of the last ``forward``, (T, B, H), by name."""
+        return {"h": self._h[1:]}
+
+    @property
+    def recurrent_weights(self):
+        return self.self_layer.weights.size
+
+    def tape_bytes(self, T, B):
+        return 4 * T * B * self.state_size * self.dtype.itemsize + super().tape_bytes(T, B)
+
+    def differences(self, section, dialect):
+        yield from super().differences(section, dialect)
+        if not section.has("hidden"):
+            yield f"without `hidden` the forks disagree about its size: write hidden={self.state_size} into the cfg"
+
     def _pass_dialect_on(self):
         for layer in self._layers:
             layer.dialect = self.dialect  # it may have changed when weights were loaded
 
-    def _tape_for(self, T, B):
-        if self._tape is None or not self._tape.fits(T, B):
-            self._tape = RNNTape(self, T, B)
-        return self._tape
+    def _make_tape(self, T, B):
+        """h (T+1, B, H), h[t] the state before step t; z = W h₋₁ + bw, ψ(z) and dz (T, B, H): once per shape."""
+        if self._shape == (T, B):
+            return
+        self._shape = T, B
+        H, normalize = self.state_size, self.self_layer.norm is not None
+        self._h = np.zeros((T + 1, B, H), self.dtype)
+        self._e, self._dz = (np.zeros((T, B, H), self.dtype) for _ in range(2))
+        self._z = np.zeros_like(self._e) if self.self_layer.activation.needs_input else self._e
+        self._norm = self.self_layer.norm.tape(T, B) if normalize else None
+        self._dz_norm = np.zeros_like(self._dz) if normalize else self._dz
 
 
 class StepwiseConnected(Connected):
-    """A connected layer as a recurrent layer has it: named, and normalised over the B streams of each step."""
+    """A connected layer as a recurrent layer has it: normalised over the B streams of each step."""
 
-    def __init__(self, name, inputs, outputs, activation, batch_normalize, dtype, random):
-        super().__init__(inputs, outputs, activation, batch_normalize, dtype, random)
-        self.matrix.name = name
-        for owned in (*self.parameters, *self.statistics):
-            owned.name = f"{name}.{owned.name}"
-
-    def _normalized_together(self, z):
-        return [z[:, t] for t in range(z.shape[1])]
-
-    def weights_for(self, train):
-        """W and b of W x + b; at inference with batch norm folded in."""
-        return self._weights(fold=not train)
-
-
-class RNNTape(Tape):
-    """The tape of an RNN: e (T, H, B) and, where ψ' needs it, what ψ was given, z (T, H, B)."""
-
-    def __init__(self, layer, T, B):
-        super().__init__(layer, T, B, rows=layer.state_size)
-        H = self.H
-        self.e = self.per_step(T, H)
-        self.z = self.per_step(T, H) if layer.self_layer.activation.needs_input else self.e
-        self.steps = [(self.h[:, t], self.h[:H, t], self.z[t], self.e[t], self.h[:H, t + 1]) for t in range(T)]
-        self.steps_back = None
-
-    def start_back(self):
-        """Make the views of the backward pass, if it is the first; return dh of after the end: zero."""
-        H = self.H
-        if self.steps_back is None:
-            size = max(len(block) for block in self.blocks)
-            self.ones = self.per_step(size, H, make=np.ones)
-            self.slopes = self.per_step(size, H)
-            self.steps_back = [(slope, self.dz[:, t]) for block in self.blocks for slope, t in zip(self.slopes, block)]
-        return self.per_step(H, make=np.zeros)
-
-    def differentiate(self, block, psi):
-        """What the steps of ``block`` multiply dh with: ψ'."""
-        steps = slice(block.start, block.stop)
-        n = len(block)
-        psi.backward(self.ones[:n], self.e[steps], self.z[steps], out=self.slopes[:n])
+    step_by_step = True

@@ -1,43 +1,75 @@
 """One block of values, one of gradients: every parameter of a network is a named view into both.
 
-A layer makes its :class:`Parameter` objects with memory of their own, so that it works alone. A
-network then gathers them with :class:`ParameterBlock`: the values move into one contiguous array,
-the gradients into a second, the rolling statistics of batch norm into a third, and the layers' names
-become views. An update is then a few operations on whole runs of the block, a gradient norm one dot
-product, a checkpoint three arrays.
+A layer declares :class:`Parameter` objects: names and shapes. A network then gathers them with
+:class:`ParameterBlock`: the values lie in one contiguous array, the gradients in a second, the rolling
+statistics of batch norm in a third, and the layers' names are views. An update is then a few operations
+on whole runs of the block, a gradient norm one dot product, a checkpoint three arrays.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 
-class Parameter:
+class Statistic:
+    """A named array that training measures rather than moves: the rolling mean or variance of a batch norm.
+
+    It takes memory of its own, filled with ``initial``, when it is first read, unless a block has given it a home by then.
+    """
+
+    def __init__(self, name, shape, dtype=np.float32, initial=0):
+        self.name, self.shape, self.size = name, shape, math.prod(shape)
+        self.dtype, self.initial = np.dtype(dtype), initial
+        self._value = None
+
+    @property
+    def value(self):
+        if self._value is None:
+            self._value = np.full(self.shape, self.initial, self.dtype)
+        return self._value
+
+    @value.setter
+    def value(self, array):  # also of `value += ...`
+        self.value[...] = array
+
+    def move_value(self, home):
+        """Make ``home``, an array of as many numbers, the memory of the value."""
+        home = home.reshape(self.shape)
+        home[...] = self.initial if self._value is None else self._value
+        self._value = home
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.name!r}, {self.shape})"
+
+
+class Parameter(Statistic):
     """A named array that training moves, and its gradient of the same shape.
 
     ``decayed`` says whether weight decay pulls it towards zero: Darknet decays weight matrices,
     never biases or scales (``update_connected_layer``).
     """
 
-    def __init__(self, name, shape, decayed, dtype=np.float32):
-        self.name = name
+    def __init__(self, name, shape, decayed, dtype=np.float32, initial=0):
+        super().__init__(name, shape, dtype, initial)
         self.decayed = decayed
-        self.value = np.zeros(shape, dtype)
-        self.gradient = np.zeros(shape, dtype)
+        self._gradient = None
 
-    def __repr__(self):
-        return f"Parameter({self.name!r}, {self.value.shape})"
+    @property
+    def gradient(self):
+        if self._gradient is None:
+            self._gradient = np.zeros(self.shape, self.dtype)
+        return self._gradient
 
+    @gradient.setter
+    def gradient(self, array):
+        self.gradient[...] = array
 
-class Statistic:
-    """A named array that training measures rather than moves: the rolling mean or variance of a batch norm."""
-
-    def __init__(self, name, shape, dtype=np.float32):
-        self.name = name
-        self.value = np.zeros(shape, dtype)
-
-    def __repr__(self):
-        return f"Statistic({self.name!r}, {self.value.shape})"
+    def move_gradient(self, home):
+        """Make ``home`` the memory of the gradient."""
+        home = home.reshape(self.shape)
+        home[...] = 0 if self._gradient is None else self._gradient
+        self._gradient = home
 
 
 @dataclass(frozen=True)
@@ -64,20 +96,13 @@ class ParameterBlock:
         self.groups = []
         start = 0
         for parameter, learning_rate in owned:
-            stop = start + parameter.value.size
-            self._extend_groups(slice(start, stop), parameter.decayed, learning_rate)
-            start = stop
+            self._extend_groups(slice(start, start + parameter.size), parameter.decayed, learning_rate)
+            start += parameter.size
         self.move_values(np.empty(start, dtype))
         self.move_gradients(np.empty(start, dtype))
-
         measured = [s for layer in layers for s in layer.statistics]
-        self.statistics = np.zeros(sum(s.value.size for s in measured), dtype)
-        start = 0
-        for statistic in measured:
-            view = self.statistics[start : start + statistic.value.size].reshape(statistic.value.shape)
-            view[...] = statistic.value
-            statistic.value = view
-            start += view.size
+        self.statistics = np.empty(sum(s.size for s in measured), dtype)
+        _move(Statistic.move_value, measured, self.statistics)
 
     def _extend_groups(self, run, decayed, learning_rate):
         if self.groups:
@@ -90,23 +115,12 @@ class ParameterBlock:
     def move_values(self, memory):
         """Make ``memory``, an array of the block's length, the home of the values."""
         self.values = memory
-        for parameter, view in self._views(memory):
-            view[...] = parameter.value
-            parameter.value = view
+        _move(Statistic.move_value, self._parameters, memory)
 
     def move_gradients(self, memory):
         """Make ``memory`` the home of the gradients."""
         self.gradients = memory
-        for parameter, view in self._views(memory):
-            view[...] = parameter.gradient
-            parameter.gradient = view
-
-    def _views(self, memory):
-        start = 0
-        for parameter in self._parameters:
-            stop = start + parameter.value.size
-            yield parameter, memory[start:stop].reshape(parameter.value.shape)
-            start = stop
+        _move(Parameter.move_gradient, self._parameters, memory)
 
     def clear_gradients(self):
         """Set every gradient to zero: the layers' ``backward`` adds to them."""
@@ -115,3 +129,11 @@ class ParameterBlock:
     def gradient_norm(self):
         """The Euclidean norm of the whole gradient."""
         return float(np.sqrt(np.dot(self.gradients, self.gradients)))
+
+
+def _move(move, owners, memory):
+    """Give the arrays of ``owners`` their homes in ``memory``, one after the other."""
+    start = 0
+    for owner in owners:
+        move(owner, memory[start : start + owner.size])
+        start += owner.size

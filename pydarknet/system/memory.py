@@ -12,47 +12,23 @@ from pydarknet.errors import TrainingError
 
 # Files in which Linux tells how much memory a container may have: version 2 and version 1 of its control groups.
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_VIEWS = 1000  # bytes of Python objects that a recurrent layer's tape makes for every step
 
 
-def check_layer_memory(cfg, inputs, itemsize):
-    """Raise CfgError at the first section whose parameters, with those before, exceed the memory at hand.
+def check_layer_memory(sections, layers):
+    """Raise CfgError at the first of the ``sections`` whose layer's parameters, with those before, exceed the memory at hand.
 
-    ``inputs`` is the number of symbols, ``itemsize`` the bytes of a number.
+    The layers have only been built: their parameters have taken no memory yet.
     """
     at_hand = memory_at_hand()
     total = 0
-    for section in cfg.layers:
-        count, inputs = _parameters(section, inputs)
-        total += 2 * count * itemsize  # once in the layer while it is built, once in the network's block
+    for section, layer in zip(sections, layers):
+        total += 2 * sum(parameter.size for parameter in layer.parameters) * layer.dtype.itemsize  # value and gradient
         if at_hand is not None and total > at_hand:
             raise section.error(
                 f"the parameters up to here need {total:,} bytes of memory, and {at_hand:,} can be had: "
                 "a smaller output, or fewer inputs, are needed",
                 "output",
             )
-
-
-def _parameters(section, D):
-    """How many parameters a section's layer has for ``D`` inputs, and how many outputs."""
-    H = section.integer("output", 1, minimum=1) if section.type in _RECURRENT or section.type == "connected" else D
-    match section.type:
-        case "lstm":
-            return 4 * H * (D + H + 2), H
-        case "gru":
-            return 3 * H * (D + H + 2), H
-        case "rnn" | "crnn":
-            S = section.integer("hidden", 1, minimum=1)
-            return S * (D + S + 2) + H * (S + 1), H
-        case "connected":
-            return H * (D + 1), H
-    return 0, H
-
-
-_RECURRENT = ("lstm", "gru", "rnn", "crnn")
-
-# Numbers that a layer keeps of every step and stream for the way back, per unit of its state.
-_KEPT = {"lstm": 11, "gru": 8, "rnn": 4, "crnn": 4}
 
 
 def check_training_memory(network):
@@ -74,10 +50,7 @@ def training_memory(network):
     """
     T, B, itemsize = network.time_steps, network.streams, network.dtype.itemsize
     kept = network.inputs * T * B * itemsize + 2 * 8 * (T + 1) * B  # the softmax, and the symbols
-    for layer in network.layers:
-        kept += _KEPT.get(layer.type, 1) * layer.state_size * T * B * itemsize
-        if layer.type in _RECURRENT:
-            kept += _VIEWS * T
+    kept += sum(layer.tape_bytes(T, B) for layer in network.layers)
     per_parameter = 3 if network.optimizer_options.adam else 2
     return per_parameter * network.parameters.values.nbytes + kept, kept
 

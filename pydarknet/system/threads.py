@@ -1,9 +1,9 @@
-"""Threads: those of NumPy's matrix library, which can be asked for and bounded, and our own, which share out a layer's units.
+"""Threads: those of NumPy's matrix library, which can be asked for and bounded, and a team of our own.
 
 OpenBLAS, which NumPy's packages bring, shares out every product by itself, and its threads then wait for
-the next one at full load for some 30 ms, on the cores that threads of our own would need. So it is the one
-or the other: :func:`taking_over`. Ours share out whole steps: each keeps to its rows of the weights, and
-they wait for each other once a step, asleep.
+the next one at full load for some 30 ms, on cores that others would need; beside another busy program they
+wait for each other. The threads of a :class:`Team` share out whole steps instead, each with its own units of a
+layer, and wait for each other once a step, asleep. While they run, the library is held to one thread.
 
 Source: OpenBLAS's ``openblas_get_num_threads`` and ``openblas_set_num_threads``; NumPy's packages put
 ``scipy_`` before and ``64_`` behind the names.
@@ -11,6 +11,7 @@ Source: OpenBLAS's ``openblas_get_num_threads`` and ``openblas_set_num_threads``
 
 import ctypes
 import functools
+import itertools
 import sys
 import threading
 from contextlib import contextmanager
@@ -20,7 +21,62 @@ import numpy as np
 _NAMES = "scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads"
 _HOMES = "numpy._core._multiarray_umath", "numpy.core._multiarray_umath"  # of NumPy 2 and 1
 
-_own = 1
+
+class Team:
+    """``count`` threads that share out the work of a call, the calling thread among them."""
+
+    def __init__(self, count=1):
+        self.count = count
+
+    def shares(self, size):
+        """``size`` things in ``count`` runs of about equal length: slices."""
+        edges = [size * n // self.count for n in range(self.count + 1)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+
+    def product(self, a, b, out):
+        """``out`` = ``a`` @ ``b``, its rows shared out. Not for use within :meth:`run`."""
+        shares = self.shares(len(a))
+        self.run(lambda n, meet: np.matmul(a[shares[n]], b, out=out[shares[n]]))
+
+    def run(self, work):
+        """Call ``work(n, meet)`` for each n below ``count``, on a thread each, and wait for all.
+
+        ``meet()`` waits until all have come there. An error in one of them ends all, and is raised here.
+        """
+        if self.count == 1:
+            work(0, lambda: None)
+            return
+        barrier = threading.Barrier(self.count)
+        errors, settings = [], np.geterr()
+
+        def guarded(n):
+            try:
+                with np.errstate(**settings):
+                    work(n, barrier.wait)
+            except threading.BrokenBarrierError:
+                pass  # it stopped because another has
+            except BaseException as error:
+                errors.append(error)
+                barrier.abort()
+
+        started = []
+        try:
+            for n in range(1, self.count):
+                thread = threading.Thread(target=guarded, args=(n,), daemon=True)
+                thread.start()
+                started.append(thread)
+            guarded(0)
+        except BaseException:  # no more threads can be had, or Ctrl-C between the lines
+            barrier.abort()
+            raise
+        finally:
+            for thread in started:
+                thread.join()
+        if errors:
+            raise errors[0]
+
+
+ALONE = Team()
 
 
 @functools.cache
@@ -57,75 +113,3 @@ def blas_limited(count):
         yield
     finally:
         set_threads(before)
-
-
-def own_threads():
-    """How many threads of our own are to share out the work: 1 but in :func:`taking_over`."""
-    return _own
-
-
-@contextmanager
-def taking_over():
-    """While it lasts, as many threads of our own share out the work as the library had, and the library has one.
-
-    That is so for the whole program: networks that train in several of its threads get the right results, but
-    perhaps on too many threads or too few.
-    """
-    global _own
-    before = _own
-    _own = max(before, blas_threads() or 1)
-    try:
-        with blas_limited(1):
-            yield
-    finally:
-        _own = before
-
-
-def product(a, b, out):
-    """``out`` = ``a`` @ ``b``, rows shared out to our own threads, or left to the library's. Not for use in :func:`run_together`."""
-    count = own_threads()
-    edges = [len(a) * n // count for n in range(count + 1)]
-
-    def rows(n, meet):
-        part = slice(edges[n], edges[n + 1])
-        np.matmul(a[part], b, out=out[part])
-
-    run_together(rows, count)
-
-
-def run_together(work, count):
-    """Call ``work(n, meet)`` for each n below ``count``, on as many threads, this one among them, and wait for all.
-
-    ``meet()`` waits until all have come there. An error in one of them ends all, and is raised here.
-    """
-    if count == 1:
-        work(0, lambda: None)
-        return
-    barrier = threading.Barrier(count)
-    errors, settings = [], np.geterr()
-
-    def guarded(n):
-        try:
-            with np.errstate(**settings):
-                work(n, barrier.wait)
-        except threading.BrokenBarrierError:
-            pass  # it stopped because another has
-        except BaseException as error:
-            errors.append(error)
-            barrier.abort()
-
-    started = []
-    try:
-        for n in range(1, count):
-            thread = threading.Thread(target=guarded, args=(n,), daemon=True)
-            thread.start()
-            started.append(thread)
-        guarded(0)
-    except BaseException:  # no more threads can be had, or Ctrl-C between the lines
-        barrier.abort()
-        raise
-    finally:
-        for thread in started:
-            thread.join()
-    if errors:
-        raise errors[0]

@@ -24,20 +24,6 @@ from multiprocessing import util  # noqa: F401 (it registers what ends processes
 import numpy as np
 
 from pydarknet.errors import InputError, TrainingError
-from pydarknet.system.threads import blas_limited, blas_threads
-
-# Where a process of its own pays, by benchmarks/training.py.
-STREAMS_OF_A_PROCESS = 8  # at least: below, a step costs as much with half of the streams
-LARGEST_MATRIX = (
-    3 << 18
-)  # elements, at most: an LSTM of 443 or a GRU of 512. Beyond, the streams of a part are too few for the weights
-
-
-def suitable_processes(network):
-    """How many processes train ``network`` fastest here: one a core, fewer if the batch or the layers don't suit."""
-    if _obstacle(network) or any(p.value.size > LARGEST_MATRIX for layer in network.layers for p in layer.parameters):
-        return 1
-    return max(1, min(blas_threads() or 1, network.streams // STREAMS_OF_A_PROCESS))
 
 
 @contextmanager
@@ -79,8 +65,7 @@ class _Team:
         self.network = network
         edges = [network.streams * n // count for n in range(count + 1)]
         self._own, *self._parts = (slice(*pair) for pair in itertools.pairwise(edges))
-        self._threads = max(1, (blas_threads() or 1) // count)
-        self._draws = any(layer.type == "dropout" for layer in network.layers)
+        self._draws = any(layer.draws for layer in network.layers)
         self._workers = []
         self._closed = False
         # Where the context is never left. It runs before multiprocessing's own, which would wait for the workers.
@@ -119,7 +104,7 @@ class _Team:
         self._text = _shared(np.zeros((2, network.time_steps, network.streams), np.int64))
         with _uninterrupted():
             for part in self._parts:
-                self._workers.append(_Worker(network, part, self._text, self._threads))
+                self._workers.append(_Worker(network, part, self._text))
 
     def _share_states(self):
         """Put the states where all processes see them, with what the layers have now: another use may have made new ones."""
@@ -136,7 +121,7 @@ class _Team:
         random = network.dropout_random.bit_generator.state if self._draws else None
         for worker in self._workers:
             worker.begin(random)
-        with network.part_of_streams(self._own), blas_limited(self._threads):
+        with network.part_of_streams(self._own):
             loss = network.train_call(symbols[:, self._own], truth[:, self._own])
         for worker in self._workers:
             loss += worker.finish()
@@ -160,14 +145,12 @@ class _Team:
 class _Worker:
     """A process that runs the streams ``part``, and this process's end of the pipe to it."""
 
-    def __init__(self, network, part, text, threads):
+    def __init__(self, network, part, text):
         self.gradients = _shared(np.zeros_like(network.parameters.gradients))
         context = multiprocessing.get_context("fork")
         try:
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(
-                target=_work, args=(network, part, text, self.gradients, threads, theirs), daemon=True
-            )
+            self._process = context.Process(target=_work, args=(network, part, text, self.gradients, theirs), daemon=True)
             self._process.start()
         except OSError as error:
             raise TrainingError(
@@ -199,13 +182,13 @@ class _Worker:
         self._pipe.close()
 
 
-def _work(network, part, text, gradients, threads, pipe):
+def _work(network, part, text, gradients, pipe):
     """What a worker does until the other end of ``pipe`` is closed, or its process has ended."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the first process decides
     _let_go_of_files(pipe.fileno())
     network.parameters.move_gradients(gradients)
-    with network.part_of_streams(part), blas_limited(threads), np.errstate(over="ignore", invalid="ignore"):
+    with network.part_of_streams(part), np.errstate(over="ignore", invalid="ignore"):
         while True:
             try:
                 random = pipe.recv()

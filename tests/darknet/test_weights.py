@@ -74,7 +74,7 @@ def saved(network, path, **options):
 
 
 def gate(network, name):
-    matrix = getattr(network.layers[0], name)
+    matrix = network.layers[0].matrices[name]
     return [*matrix.biases, *matrix.weights.reshape(-1)]
 
 
@@ -132,7 +132,7 @@ def test_width_of_seen_and_transposed_matrices(make, header, transposed):
     body = floats(1, 2, 3, 4, 5, 6, 7, 8, 9) + floats(11, 12, 13, 14, 15, 16, 17, 18, 21, 22, 31, 32, 41, 42)
     network = make(text, header + body)
     assert network.seen == 9
-    first, second = network.layers[0], network.layers[1].matrix
+    first, second = network.layers[0], network.layers[1].matrices["connected"]
     assert first.biases.value.tolist() == [1, 2, 3]
     assert first.weights.value.tolist() == ([[4, 7], [5, 8], [6, 9]] if transposed else [[4, 5], [6, 7], [8, 9]])
     assert second.biases.tolist() == [11, 12]
@@ -144,8 +144,8 @@ def test_width_of_seen_and_transposed_matrices(make, header, transposed):
 
 def test_transposed_matrices_of_an_lstm(make):
     network = make(data=narrow(1001, 0, 0) + lstm_body(PJREDDIE_ORDER) + floats(*CONNECTED), dialect="pjreddie")
-    assert network.layers[0].wf.weights.tolist() == [[22, 24], [23, 25]]
-    assert network.layers[0].ug.weights.tolist() == [[82, 84, 86], [83, 85, 87]]
+    assert network.layers[0].matrices["wf"].weights.tolist() == [[22, 24], [23, 25]]
+    assert network.layers[0].matrices["ug"].weights.tolist() == [[82, 84, 86], [83, 85, 87]]
 
 
 def test_dialect_override(make):

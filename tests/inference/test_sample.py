@@ -142,8 +142,8 @@ class Script:
     def stepper(self, streams, temperature):
         def step(symbols):
             self.read.append(int(symbols[0]))
-            p = np.zeros((256, streams), np.float32)
-            p[self.text[(len(self.read) - self.start) % len(self.text)]] = 1
+            p = np.zeros((streams, 256), np.float32)
+            p[:, self.text[(len(self.read) - self.start) % len(self.text)]] = 1
             return p
 
         return step

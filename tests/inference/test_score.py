@@ -295,7 +295,7 @@ def test_a_layers_output_is_what_the_next_reads(network):
     expected = network.predict(symbols)
     network.reset_state()
     h = network.layer_output(0, symbols)
-    last = network.layers[1].matrix
+    last = network.layers[1].matrices["connected"]
     x = h @ last.weights.T + last.biases
     p = np.exp(x - x.max(axis=2, keepdims=True))
     np.testing.assert_allclose(p / p.sum(axis=2, keepdims=True), expected, rtol=1e-4, atol=1e-7)

@@ -8,17 +8,20 @@ from gradients import check_layer, check_network
 
 from pydarknet.darknet.cfg import parse_cfg_text
 from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
-from pydarknet.layers import input_product as projection
+from pydarknet.layers import input_product
+from pydarknet.layers.activation_layer import ActivationLayer
 from pydarknet.layers.activations import ACTIVATIONS
-from pydarknet.layers.base import OneHot, steps_per_block
 from pydarknet.layers.batchnorm import BatchNormLayer
 from pydarknet.layers.connected import Connected
 from pydarknet.layers.crnn import CRNN
-from pydarknet.layers.elementwise import ActivationLayer, Dropout
+from pydarknet.layers.dropout import Dropout
+from pydarknet.layers.gated import Gated
 from pydarknet.layers.gru import GRU
+from pydarknet.layers.layer import OneHot
 from pydarknet.layers.lstm import LSTM
 from pydarknet.layers.rnn import RNN
 from pydarknet.network import Network
+from pydarknet.system.threads import ALONE
 
 D, H, T, B, O = 5, 4, 7, 3, 6  # all distinct; O outputs of an RNN with H hidden
 
@@ -79,11 +82,11 @@ def moved(layer, random):
 
 
 def dense(random, streams=B, steps=T):
-    return random.standard_normal((D, steps, streams))
+    return np.ascontiguousarray(random.standard_normal((D, steps, streams)).transpose(1, 2, 0))
 
 
 def distinct_symbols(random, steps=T, streams=B):
-    """Symbols (T, B), no two alike in a step: equal columns would have no variance to normalise by."""
+    """Symbols (T, B), no two alike in a step: equal rows would have no variance to normalise by."""
     return np.array([random.permutation(D)[:streams] for _ in range(steps)])
 
 
@@ -117,7 +120,7 @@ def test_gradients_of_a_one_hot_input(make, norm):
 @every_layer
 def test_the_gradient_of_one_hot_input_added_up(monkeypatch, make, ones):
     """What is done with more columns: the sum of those of each symbol, in place of a product."""
-    monkeypatch.setattr(projection, "SMALL", 0)
+    monkeypatch.setattr(input_product, "SMALL", 0)
     random = np.random.default_rng(11)
     symbols = random.integers(D - 1, size=(T, B))  # the last never occurs
     x = OneHot(symbols, D, random.choice([0, 2.0], size=symbols.shape) if ones else None)
@@ -128,9 +131,11 @@ def test_the_gradient_of_one_hot_input_added_up(monkeypatch, make, ones):
 @recurrent
 def test_gradients_over_several_blocks_of_steps(make, norm):
     streams, steps = 100, 5
-    assert steps_per_block(steps, streams) == 2  # three blocks, the last of one step
     random = np.random.default_rng(12)
-    check_layer(moved(make(norm), random), dense(random, streams, steps), random, elements=6)
+    layer = moved(make(norm), random)
+    check_layer(layer, dense(random, streams, steps), random, elements=6)
+    if isinstance(layer, Gated):
+        assert [block.stop - block.start for block in layer._tape.blocks] == [2, 2, 1]
 
 
 @with_and_without_norm
@@ -158,7 +163,7 @@ def test_biases_of_a_batchnorm_layer_stay_out_of_pjreddies_dialect():
     random = np.random.default_rng(16)
     layer = BatchNormLayer(D, np.float64)
     layer.forward(dense(random), train=True)
-    layer.backward(random.standard_normal((D, T, B)))
+    layer.backward(random.standard_normal((T, B, D)))
     assert not layer.biases.gradient.any()
     assert [name for name, _ in layer.stored(PJREDDIE)] == ["scales", "rolling_mean", "rolling_variance"]
     assert [name for name, _ in layer.stored(ALEXEYAB)] == ["biases", "scales", "rolling_mean", "rolling_variance"]
@@ -185,7 +190,7 @@ class Planted(LSTM):
         super().__init__(D, H, dtype=np.float64, random=np.random.default_rng(1))
         self.where = where
 
-    def backward(self, dy, want_dx=True):
+    def backward(self, dy, want_dx=True, team=ALONE):
         before = {parameter.name: parameter.gradient.copy() for parameter in self.parameters}
         dx = super().backward(dy, want_dx)
         for parameter in self.parameters:
@@ -207,7 +212,7 @@ def test_checker_catches_an_error_of_a_thousandth(where):
 
 def test_checker_catches_a_gradient_that_is_overwritten_rather_than_added():
     class Overwriting(Connected):
-        def backward(self, dy, want_dx=True):
+        def backward(self, dy, want_dx=True, team=ALONE):
             self.biases.gradient[...] = 0
             return super().backward(dy, want_dx)
 
@@ -254,7 +259,7 @@ def test_gradients_of_a_network_with_a_carried_state(body):
 
     same_mask()
     net.train_call(*symbols_and_truth(random))
-    assert any(array.any() for layer in net.body for array in layer.state(B).values())  # a state to begin with
+    assert any(array.any() for layer in net.layers for array in layer.state(B).values())  # a state to begin with
     check_network(net, *symbols_and_truth(random), before=same_mask)
 
 
@@ -312,8 +317,8 @@ def test_a_sequence_cut_in_pieces_equals_the_whole(make, norm):
         whole = layer.forward(x, train).copy()
         end = {name: array.copy() for name, array in layer.state(B).items()}
         layer.reset_state()
-        pieces = [layer.forward(x[:, start:stop], train).copy() for start, stop in ((0, 3), (3, 4), (4, T))]
-        np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, **SAME)
+        pieces = [layer.forward(x[start:stop], train).copy() for start, stop in ((0, 3), (3, 4), (4, T))]
+        np.testing.assert_allclose(np.concatenate(pieces), whole, **SAME)
         for name, array in layer.state(B).items():
             np.testing.assert_allclose(array, end[name], **SAME)
 
@@ -328,21 +333,21 @@ def test_stepper_equals_forward(make, norm, dialect):
     whole = layer.forward(x).copy()
     layer.reset_state()
     step = layer.stepper(B, one_hot=False)
-    np.testing.assert_allclose(np.stack([step(x[:, t]).copy() for t in range(T)], axis=1), whole, **SAME)
+    np.testing.assert_allclose(np.stack([step(x[t]).copy() for t in range(T)]), whole, **SAME)
 
     symbols = random.integers(0, D, (T, B))
     layer.reset_state()
     whole = layer.forward(OneHot(symbols, D)).copy()
     layer.reset_state()
     step = layer.stepper(B, one_hot=True)
-    np.testing.assert_allclose(np.stack([step(symbols[t]).copy() for t in range(T)], axis=1), whole, **SAME)
+    np.testing.assert_allclose(np.stack([step(symbols[t]).copy() for t in range(T)]), whole, **SAME)
 
 
 def test_stepper_of_a_batchnorm_layer_equals_forward():
     random = np.random.default_rng(32)
     layer, x = moved(BatchNormLayer(D, np.float64), random), dense(random)
     step = layer.stepper(B, one_hot=False)
-    np.testing.assert_allclose(np.stack([step(x[:, t]).copy() for t in range(T)], axis=1), layer.forward(x), **SAME)
+    np.testing.assert_allclose(np.stack([step(x[t]).copy() for t in range(T)]), layer.forward(x), **SAME)
 
 
 @every_layer
@@ -356,7 +361,7 @@ def test_training_forward_equals_inference_without_norm(make):
 
 @with_and_without_norm
 @every_layer
-def test_one_hot_equals_its_dense_columns(make, norm):
+def test_one_hot_equals_its_dense_rows(make, norm):
     random = np.random.default_rng(34)
     layer, x = moved(make(norm), random), OneHot(distinct_symbols(random), D)
     twin = copied(layer, make, norm)
@@ -371,7 +376,7 @@ def test_one_hot_equals_its_dense_columns(make, norm):
 
 @pytest.mark.parametrize("dropped", [False, True], ids=["whole", "with symbols dropped"])
 @pytest.mark.parametrize("different", [1, 7, 150, 250, 300])
-def test_one_hot_equals_its_dense_columns_with_few_symbols_and_with_many(different, dropped):
+def test_one_hot_equals_its_dense_rows_with_few_symbols_and_with_many(different, dropped):
     random = np.random.default_rng(39)
     layer, twin = (LSTM(300, H, dtype=np.float64, random=np.random.default_rng(1)) for _ in range(2))
     symbols = random.permutation(random.permutation(300)[np.arange(60 * 6) % different]).reshape(60, 6)
@@ -384,7 +389,7 @@ def test_one_hot_equals_its_dense_columns_with_few_symbols_and_with_many(differe
             and 0 < np.count_nonzero(x.ones) == np.count_nonzero(x.dense(np.float64)) < x.ones.size
         )
     np.testing.assert_allclose(layer.forward(x, train=True), twin.forward(x.dense(np.float64), train=True), **SAME)
-    dy = random.standard_normal((H, 60, 6))
+    dy = random.standard_normal((60, 6, H))
     layer.backward(dy.copy())
     twin.backward(dy.copy())
     np.testing.assert_allclose(layer.U.gradient, twin.U.gradient, rtol=1e-10, atol=1e-12)
@@ -433,8 +438,8 @@ def test_reset_of_one_stream_leaves_the_others(make):
     before = {name: array.copy() for name, array in layer.state(B).items()}
     layer.reset_state(stream=1)
     for name, array in layer.state(B).items():
-        assert not array[:, 1].any()
-        np.testing.assert_array_equal(array[:, [0, 2]], before[name][:, [0, 2]])
+        assert not array[1].any()
+        np.testing.assert_array_equal(array[[0, 2]], before[name][[0, 2]])
 
 
 def test_candidate_of_a_gru_follows_the_dialect_of_the_moment():
@@ -454,13 +459,13 @@ def test_candidate_of_a_gru_follows_the_dialect_of_the_moment():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gates_that_are_wide_open_or_shut_are_one_or_zero(make, dtype):
     layer = make(dtype=dtype)
-    gates = [name for name in ("uo", "ui", "uf", "ur", "uz") if hasattr(layer, name)]
-    x = np.random.default_rng(2).standard_normal((D, T, B)).astype(dtype)
+    gates = [name for name in ("uo", "ui", "uf", "ur", "uz") if name in layer.matrices]
+    x = np.random.default_rng(2).standard_normal((T, B, D)).astype(dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for bias in (-2000, 2000):  # e^2000 is beyond float64
             for name in gates:
-                getattr(layer, name).biases[:] = bias
+                layer.matrices[name].biases[:] = bias
             layer.reset_state()
             y = layer.forward(x, train=True).copy()
             assert np.isfinite(layer.backward(np.ones_like(y))).all()

@@ -27,7 +27,7 @@ def test_gru_is_six_connected_layers(tanh, dialect, candidate, dtype, norm):
     random = np.random.default_rng(1)
     layer = GRU(D, H, tanh, norm, dtype, random)
     layer.dialect = dialect
-    matrices = {name: (getattr(layer, name), "linear") for name in GRU_NAMES}
+    matrices = {name: (layer.matrices[name], "linear") for name in GRU_NAMES}
     oracle.check_against(layer, matrices, partial(oracle.gru, candidate=candidate), random, T, B, TOLERANCES[dtype, norm])
 
 
@@ -39,8 +39,8 @@ def test_rnn_is_three_connected_layers(cls, activation, self_activation, shortcu
     random = np.random.default_rng(2)
     layer = cls(D, O, H, activation, self_activation, shortcut, norm, dtype, random)
     matrices = {
-        "input": (layer.input_layer.matrix, activation),
-        "self": (layer.self_layer.matrix, self_activation or activation),
-        "output": (layer.output_layer.matrix, activation),
+        "input": (layer.matrices["input"], activation),
+        "self": (layer.matrices["self"], self_activation or activation),
+        "output": (layer.matrices["output"], activation),
     }
     oracle.check_against(layer, matrices, partial(oracle.rnn, shortcut=shortcut), random, T, B, TOLERANCES[dtype, norm])

@@ -7,7 +7,7 @@ import pytest
 
 from pydarknet.darknet.cfg import parse_cfg_text
 from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
-from pydarknet.errors import CfgError
+from pydarknet.errors import CfgError, CfgWarning
 from pydarknet.network import Network
 
 END = "[connected]\noutput=5\nactivation=linear\n[softmax]\n"
@@ -75,7 +75,7 @@ def layout(layer, dialect):
 )
 def test_state_of_an_rnn_is_as_large_as_the_dialect_says(options, dialect, hidden):
     layer = build("[rnn]\n" + options, dialect).layers[0]
-    assert layer.state(2)["h"].shape == (hidden, 2)
+    assert layer.state(2)["h"].shape == (2, hidden)
     assert layer.self_layer.weights.value.shape == (hidden, hidden)
     assert layer.output_layer.weights.value.shape == (4, hidden)
 
@@ -90,7 +90,7 @@ def test_state_of_an_rnn_is_as_large_as_the_dialect_says(options, dialect, hidde
     ],
 )
 def test_activations_of_an_rnn(options, activation, self_activation, shortcut):
-    layer = build("[rnn]\noutput=4\n" + options).layers[0]
+    layer = build("[rnn]\noutput=4\n" + options, ALEXEYAB).layers[0]
     assert [part.activation.name for part in (layer.input_layer, layer.self_layer, layer.output_layer)] == [
         activation,
         self_activation,
@@ -101,7 +101,12 @@ def test_activations_of_an_rnn(options, activation, self_activation, shortcut):
 
 def test_logistic_of_an_rnn_is_0_1_or_2():
     with pytest.raises(CfgError, match=r"test.cfg:6: \[rnn\] logistic=3"):
-        build("[rnn]\noutput=4\nlogistic=3\n")
+        build("[rnn]\noutput=4\nlogistic=3\n", ALEXEYAB)
+
+
+def test_pjreddies_fork_has_no_logistic():
+    with pytest.raises(CfgWarning, match="Unused field: 'logistic = 1'"):
+        build("[rnn]\noutput=4\nactivation=tanh\nlogistic=1\n", PJREDDIE)
 
 
 def test_gru_options():

@@ -7,8 +7,8 @@ from runs import LAYERS, make_trainer, write_cfg
 
 from pydarknet import load_network
 from pydarknet.errors import CfgError, TrainingError
-from pydarknet.system import memory as limits
-from pydarknet.system.memory import check_layer_memory, memory_at_hand, training_memory
+from pydarknet.system import memory
+from pydarknet.system.memory import memory_at_hand, training_memory
 
 LARGE = LAYERS.replace("output=7", "output=200")
 CASES = {
@@ -45,22 +45,19 @@ def test_training_takes_what_was_estimated(tmp_path, layers, net):
 def test_parameters_are_counted(tmp_path, name, monkeypatch):
     """With one byte less than the estimate asks for, the cfg is refused; and the estimate is the number that there are."""
     cfg = write_cfg(tmp_path, CASES[name][0])
-    network = load_network(cfg)
-    needed = 2 * network.parameters.values.nbytes
-    if name == "rnn":  # without `hidden` it depends on the dialect; the smaller is counted
-        needed = 2 * 4 * (64 + 1 + 2 + 200 * 2 + 64 * 201)
-    monkeypatch.setattr(limits, "memory_at_hand", lambda: needed)
-    check_layer_memory(network.cfg, 64, 4)
-    monkeypatch.setattr(limits, "memory_at_hand", lambda: needed - 1)
+    needed = 2 * load_network(cfg).parameters.values.nbytes
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: needed)
+    load_network(cfg)
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: needed - 1)
     with pytest.raises(CfgError, match=rf"tiny.cfg:\d+: \[connected\] the parameters up to here need {needed:,} bytes"):
-        check_layer_memory(network.cfg, 64, 4)
+        load_network(cfg)
 
 
 def test_where_the_system_does_not_tell(tmp_path, monkeypatch):
     """No estimate is held against anything, and training goes its way."""
-    monkeypatch.setattr(limits, "memory_at_hand", lambda: None)
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: None)
     make_trainer(tmp_path).step()
-    monkeypatch.setattr(limits, "memory_at_hand", lambda: 100_000)
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: 100_000)
     with pytest.raises(
         TrainingError, match="tiny.cfg: training needs .* for time_steps=5000 of 2 streams, and 100,000 can be had"
     ):
@@ -69,7 +66,7 @@ def test_where_the_system_does_not_tell(tmp_path, monkeypatch):
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(limits, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
+    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
     free = memory_at_hand()
     limit.write_text("max\n")
     assert memory_at_hand() > free / 2

@@ -14,8 +14,7 @@ from pydarknet import load_network
 from pydarknet.errors import InputError, TrainingError
 from pydarknet.system.locks import Lock
 from pydarknet.text.corpus import Corpus
-from pydarknet.training import processes as parallel
-from pydarknet.training.processes import stream_processes, suitable_processes
+from pydarknet.training.processes import stream_processes
 from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import Validation
 
@@ -172,20 +171,8 @@ def test_who_is_refused(tmp_path):
     with pytest.raises(InputError, match="2 processes: batch normalisation takes its mean over all streams"):
         with stream_processes(network, 2):
             pass
-    assert suitable_processes(network) == 1
     with pytest.raises(InputError, match="0 processes: .* give 1 to 3"), stream_processes(network, 0):
         pass
-
-
-@pytest.mark.parametrize(
-    ("batch", "threads", "suitable"), [(64, 2, 2), (64, 1, 1), (64, None, 1), (8, 2, 1), (16, 2, 2), (40, 16, 5)]
-)
-def test_how_many_suit(tmp_path, monkeypatch, batch, threads, suitable):
-    monkeypatch.setattr(parallel, "blas_threads", lambda: threads)
-    network = load_network(write_cfg(tmp_path, batch=batch, subdivisions=1))
-    assert suitable_processes(network) == suitable
-    monkeypatch.setattr(parallel, "LARGEST_MATRIX", 100)
-    assert suitable_processes(network) == 1
 
 
 def test_a_worker_that_is_killed(tmp_path):

@@ -89,7 +89,7 @@ def test_a_jump_moves_and_clears_one_stream_alone(tmp_path):
     expected[[3, 5]] = 1234
     np.testing.assert_array_equal(at[2], content[expected])
     for name in ("h", "c"):
-        cleared = ~record.states[2][name].any(axis=0)
+        cleared = ~record.states[2][name].any(axis=1)
         assert cleared.tolist() == [stream in (3, 5) for stream in range(8)], name
         assert record.states[3][name].all()
 

@@ -1,0 +1,54 @@
+"""Who shares out the work of a network: the one place that decides it, by the network and the machine.
+
+There are three ways. *One thread* does everything. *Processes* share out the streams of a batch while training
+(:mod:`pydarknet.training.processes`): they meet once a call. *Threads* share out the units of the recurrent layers
+(:class:`~pydarknet.system.threads.Team`): they meet at every step, which pays for large layers only. In all of them the
+matrix library keeps to one thread: its own wait for each other beside any other busy program (benchmarks/README.md).
+"""
+
+from dataclasses import dataclass
+
+from pydarknet.system.threads import blas_threads
+
+# Measured by benchmarks/sharing.py on two cores.
+WORK_OF_THREADS = 1 << 23  # multiplications of W h in a step, from which a second thread pays
+MOST_THREADS = 4  # on more cores it has not been measured
+STREAMS_OF_A_PROCESS = 8  # at least: below, a step costs as much with half of the streams
+LARGEST_OF_PROCESSES = 3 << 18  # elements of a matrix: beyond, the streams of a part are too few for the weights
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """``processes`` that share out the streams, each with ``threads`` that share out the units."""
+
+    processes: int = 1
+    threads: int = 1
+
+    def __str__(self):
+        if self.processes > 1:
+            return f"{self.processes} processes share out the streams"
+        return f"{self.threads} threads share out the units" if self.threads > 1 else "one thread"
+
+
+ONE_THREAD = Sharing()
+
+
+def sharing_of_a_call(layers, streams):
+    """The :class:`Sharing` of a forward or backward pass in this process, over ``streams``."""
+    work = max((layer.recurrent_weights * streams for layer in layers), default=0)
+    return Sharing(threads=min(_cores(), MOST_THREADS) if work >= WORK_OF_THREADS else 1)
+
+
+def sharing_of_training(network):
+    """The :class:`Sharing` that trains ``network`` fastest here."""
+    largest = max((parameter.size for layer in network.layers for parameter in layer.parameters), default=0)
+    if largest <= LARGEST_OF_PROCESSES and not any(layer.statistics for layer in network.layers):
+        processes = min(_cores(), network.streams // STREAMS_OF_A_PROCESS)
+        if processes > 1:
+            return Sharing(processes=processes)
+    return sharing_of_a_call(network.layers, network.streams)
+
+
+def _cores():
+    """As many as the matrix library would use: the user bounds it by OPENBLAS_NUM_THREADS, the system by affinity."""
+    return blas_threads() or 1
