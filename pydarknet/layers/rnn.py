@@ -74,6 +74,8 @@ class RNN(Layer):
         T, B, _ = x.shape
         self._pass_dialect_on()
         self._make_tape(T, B)
+        if train and self._norm is None and self.self_layer.norm is not None:
+            self._norm = self.self_layer.norm.tape(T, B)
         state, psi, norm = self.state(B)["h"], self.self_layer.activation, self._norm if train else None
         a = self.input_layer.forward(x, train, team)         # φ(U x + bu)
         W, b = (self.self_layer.weights.value, self.self_layer.biases.value) if train else self.self_layer.folded()
@@ -157,7 +159,7 @@ class RNN(Layer):
         self._h = np.zeros((T + 1, B, H), self.dtype)
         self._e, self._dz = (np.zeros((T, B, H), self.dtype) for _ in range(2))
         self._z = np.zeros_like(self._e) if self.self_layer.activation.needs_input else self._e
-        self._norm = self.self_layer.norm.tape(T, B) if normalize else None
+        self._norm = None
         self._dz_norm = np.zeros_like(self._dz) if normalize else self._dz
 
 
