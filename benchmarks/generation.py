@@ -1,12 +1,16 @@
-"""Characters a second written at batch 1, and 16 texts at once, pydarknet against PyTorch, side by side.
+"""Symbols a second written at batch 1, and 16 texts at once, pydarknet against PyTorch, side by side.
 
-    python benchmarks/generation.py
+    python benchmarks/generation.py             # beside PyTorch
+    python benchmarks/generation.py controls    # what whole characters and the sampling controls cost
 
 PyTorch runs the same network, one step at a time under inference mode, with a one-hot input and a
-multinomial draw. Each figure is the best of several turns.
+multinomial draw. Each figure is the best of several turns. The controls are measured on the network of
+weights/rnn.weights and on an untrained one, in bytes a second beside plain ``generate``, which writes whole characters.
 """
 
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from machine import describe
@@ -55,11 +59,49 @@ def rate(write, length):
     return length / (time.perf_counter() - start)
 
 
+CONTROLS = {
+    "Darknet's bytes": dict(utf8=False),
+    "plain": {},
+    "temperature 0": dict(temperature=0),
+    "top_k=40": dict(top_k=40),
+    "top_p=.9": dict(top_p=0.9),
+    "min_p=.05": dict(min_p=0.05),
+    "repetition_penalty=1.1": dict(repetition_penalty=1.1),
+    "all of them": dict(top_k=40, top_p=0.9, min_p=0.05, repetition_penalty=1.1),
+}
+
+
+def controls():
+    from pydarknet import load_network
+    from pydarknet.darknet.randomness import CRandom
+    from pydarknet.inference.sample import generate
+
+    root = Path(__file__).parent.parent
+
+    def bytes_a_second(network, streams, temperature=0.7, utf8=True, **options):
+        written, start = 0, time.perf_counter()
+        for step in generate(network, b"\n", 10**9, temperature, CRandom(1), streams, utf8=utf8, **options):
+            written += len(step)
+            if written % (streams << 6) == 0 and time.perf_counter() - start > 0.4:
+                return written / (time.perf_counter() - start)
+
+    print("| network | texts at once | " + " | ".join(CONTROLS) + " |")
+    print("|---" * (2 + len(CONTROLS)) + "|")
+    for name, weights in (("weights/rnn.weights", root / "weights" / "rnn.weights"), ("untrained", None)):
+        network = load_network(root / "cfg" / "rnn.cfg", weights, srand=1)
+        for streams in (1, 16):
+            best = dict.fromkeys(CONTROLS, 0.0)
+            for _ in range(8):  # in turns, so that what else the machine does meets all of them
+                for label, options in CONTROLS.items():
+                    best[label] = max(best[label], bytes_a_second(network, streams, **options))
+            cells = [f"{rate:,.0f} ({rate / best['plain'] - 1:+.0%})" for rate in best.values()]
+            print(f"| {name} | {streams} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main():
     import torch
 
     torch.set_num_threads(2)
-    print(describe())
     print("| H x layers | texts at once | pydarknet chars/s | PyTorch chars/s | ratio |")
     print("|---|---|---|---|---|")
     for H, layers, streams in ((128, 1, 1), (512, 2, 1), (128, 1, 16), (512, 2, 16)):
@@ -73,4 +115,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    print(describe())
+    controls() if sys.argv[1:] == ["controls"] else main()

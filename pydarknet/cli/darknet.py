@@ -81,18 +81,18 @@ def rnn():
     """
 
 
-def _add(command, example, callback=None, **defaults):
-    """Add ``command`` to ``rnn``, taking all of Darknet's options; ``defaults`` by parameter."""
-    takes_text = any(parameter.name == "text" for parameter in command.params)
+def _add(command, example, callback=None, fixed=None, **defaults):
+    """Add ``command`` to ``rnn``, taking all of Darknet's options; ``defaults`` and what is ``fixed`` by parameter."""
+    fixed = fixed or {}
     added = DarknetCommand(
         command.name,
-        callback=partial(command.callback, text=None) if takes_text else callback or command.callback,
-        params=[copy.copy(parameter) for parameter in command.params if parameter.name != "text"],
+        callback=partial(callback or command.callback, **fixed),
+        params=[copy.copy(parameter) for parameter in command.params if parameter.name not in fixed],
         help=command.help.partition("Example: ")[0] + f"Example: pydarknet rnn {command.name} {example}",
     )
     for parameter in added.params:
         parameter.default = defaults.get(parameter.name, parameter.default)
-    added.sections = command.sections
+    added.sections = {title: [name for name in names if name not in fixed] for title, names in command.sections.items()}
     known = {name for parameter in added.params for name in parameter.opts}
     added.params += [
         click.Option([name], is_flag=name in FLAGS, hidden=True, expose_value=False, callback=_passed_over)
@@ -108,16 +108,16 @@ def _passed_over(ctx, parameter, value):
         tell(f"warning: -file {value} is passed over, as in Darknet: `rnn {ctx.info_name}` reads standard input")
 
 
-def _generate(seed, tokens_file, **others):
+def _generate(seed, seed_file, tokens_file, **others):
     """To Darknet each byte of the seed is a symbol, of a vocabulary also."""
-    if tokens_file is not None:
+    if tokens_file is not None and seed_file is None:
         seed = " ".join(str(byte) for byte in os.fsencode("\n\n" if seed is None else seed))
-    return generate.callback(seed=seed, tokens_file=tokens_file, **others)
+    return generate.callback(seed=seed, seed_file=seed_file, tokens_file=tokens_file, **others)
 
 
 _add(train, "cfg/rnn.cfg -file text.txt", text_file=DEFAULT_TEXT)
-_add(generate, "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0", _generate)
-_add(generatetactic, "cfg/rnn.cfg coq.weights -temp .3 < proof.txt")
-_add(valid, "cfg/rnn.cfg rnn.weights < text.txt", every=1)
-_add(validtactic, "cfg/rnn.cfg coq.weights < proofs.txt", every=1)
-_add(vec, "cfg/rnn.cfg rnn.weights < names.txt")
+_add(generate, "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0", _generate, {"as_bytes": True})
+_add(generatetactic, "cfg/rnn.cfg coq.weights -temp .3 < proof.txt", fixed={"text": None})
+_add(valid, "cfg/rnn.cfg rnn.weights < text.txt", fixed={"texts": ()}, every=1)
+_add(validtactic, "cfg/rnn.cfg coq.weights < proofs.txt", fixed={"text": None}, every=1)
+_add(vec, "cfg/rnn.cfg rnn.weights < names.txt", fixed={"text": None})

@@ -4,15 +4,18 @@ Darknet's spelling of an option (``-srand``) and GNU's (``--srand``) both work.
 """
 
 import io
+import os
+import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
+from pydarknet import weight_tools
 from pydarknet.cli.commands import Choice
 from pydarknet.cli.streams import tell
 from pydarknet.darknet.dialect import Dialect
-from pydarknet.errors import TextError
+from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import show, why
 
 PATH = click.Path(path_type=str)
@@ -45,6 +48,20 @@ def srand_option(what):
 
 def _unsigned(ctx, parameter, number):
     return None if number is None else number % 2**32  # as C's srand() takes it
+
+
+def check_output(out, inputs):
+    """Raise PydarknetError if the file ``out`` is one of the ``inputs``, lies in one that is a folder, or is standard input."""
+    weight_tools.check_output(out, inputs)
+    place = os.path.realpath(out)
+    for folder in filter(os.path.isdir, inputs):
+        if os.path.exists(out) and place.startswith(os.path.join(os.path.realpath(folder), "")):
+            raise InputError(
+                f"{show(out)}: the output is a file of the folder {show(folder)}, which is read: give it another name"
+            )
+    with suppress(OSError):  # there is no such file yet, or standard input is none
+        if os.path.samestat(os.stat(out), os.fstat(sys.stdin.fileno())) and stat.S_ISREG(os.stat(out).st_mode):
+            raise InputError(f"{show(out)}: the output is standard input: give it another name")
 
 
 def split_weights(paths, weights):

@@ -4,22 +4,42 @@ import json
 import math
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import click
 import numpy as np
 
 from pydarknet.cli.commands import command
-from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
+from pydarknet.cli.options import (
+    PATH,
+    cfg_argument,
+    check_output,
+    dialect_option,
+    open_text,
+    seed_option,
+    text_argument,
+    weights_argument,
+)
 from pydarknet.errors import TextError
 from pydarknet.inference.dynamic_evaluation import Adaptation
 from pydarknet.inference.sample import DEFAULT_SEED
-from pydarknet.inference.score import TacticTally, Tally, blocks_of_corpus, blocks_of_file, surprise, tactic_lines, valid_lines
+from pydarknet.inference.score import (
+    TacticTally,
+    Tally,
+    Utf8Watch,
+    blocks_of_corpus,
+    blocks_of_file,
+    surprise,
+    tactic_lines,
+    valid_lines,
+)
 from pydarknet.network import load_network
 from pydarknet.system.files import show, why
 from pydarknet.text.corpus import Corpus
 
 FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
+UTF8_FIGURES = "utf8_characters", "bits_per_utf8_character", "nats_per_utf8_character"
+SLOW = 1.0  # seconds, after which the progress is shown
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead; a number beyond all bounds is null."
@@ -32,10 +52,10 @@ every_option = click.option(
 )
 
 
-@command()
+@command(sections={"Measuring": "seed adapt streams tokenized", "Output": "as_json every characters_file"})
 @cfg_argument
 @weights_argument
-@text_argument
+@click.argument("texts", metavar="[TEXT]...", nargs=-1, type=PATH)
 @seed_option
 @json_option
 @click.option(
@@ -43,7 +63,7 @@ every_option = click.option(
     "characters_file",
     type=PATH,
     metavar="FILE",
-    help="Write a line for each character: its position, its byte as a number, and its -ln p.",
+    help="Write a line for each byte: its position, its value as a number, and its -ln p.",
 )
 @every_option
 @click.option(
@@ -63,32 +83,46 @@ every_option = click.option(
 )
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol; each counts as a word.")
 @dialect_option
-def valid(cfg, weights, text, seed, as_json, characters_file, every, streams, adapt, tokenized, dialect):
+def valid(cfg, weights, texts, seed, as_json, characters_file, every, streams, adapt, tokenized, dialect):
     """Measure how well the network of CFG and WEIGHTS predicts a text.
 
-    TEXT is a file or a folder; without it, standard input is read. Prints the bits per character, the
-    perplexity and the word perplexity, as Darknet does: of every character but the first, given the
-    seed and all that stands before it.
+    TEXT is one or more files or folders, joined; without it, standard input is read. Prints the bits per character (BPC),
+    the perplexity and the word perplexity, as Darknet does: of every character but the first, given the
+    seed and all that stands before it. To Darknet a byte is a character. Of a text in UTF-8 that has longer ones, a
+    second line gives the bits per character and per byte.
 
     Example: pydarknet valid cfg/rnn.cfg backup/rnn_final.weights text.txt
     """
     if streams > 1 and (every or characters_file):
         raise click.UsageError("--every and --per-character go through the text in order: they need --streams 1")
-    if tokenized and text in (None, "-"):
+    from_stdin = texts in ((), ("-",))
+    if tokenized and from_stdin:
         raise click.UsageError("-tokenized needs TEXT, a file")
+    if not from_stdin and "-" in texts:
+        raise click.UsageError("- is standard input, and can't be joined with files")
+    if characters_file:
+        check_output(characters_file, [cfg, weights, *texts])
     network = load_network(cfg, weights, batch=streams, time_steps=1, dialect=dialect)
     seed = os.fsencode(seed) if seed is not None else b"" if tokenized else DEFAULT_SEED
-    tally = Tally(tokens=tokenized)
+    tally, watch = Tally(tokens=tokenized), Utf8Watch()
     with ExitStack() as stack:
-        blocks = _blocks(stack, network, text, streams, tokenized)
+        if from_stdin and streams == 1:
+            file = stack.enter_context(open_text(None))
+            total, blocks = _size(file), blocks_of_file(watch.reading(file))
+        else:
+            corpus = stack.enter_context(_corpus(texts, tokenized))
+            total, blocks = len(corpus), blocks_of_corpus(corpus, network.inputs, streams)
+            if not tokenized:
+                watch.read(corpus)
         log = stack.enter_context(_created(characters_file)) if characters_file else None
         scored = surprise(network, blocks, seed, nats=Adaptation(network, adapt).nats if adapt else None)
-        for before, after, nats in scored:
+        for before, after, nats in scored if every else _showing(scored, total):
             running = tally.add(before, after, nats)
             if log:
                 _append(log, characters_file, running[0], after, nats)
             _print_lines(valid_lines, every, *running)
-    _print_score(valid_lines, tally.score, as_json, every)
+    score = tally.score
+    _print_score(valid_lines, score, as_json, every, UTF8_FIGURES if watch.is_utf8 and not tokenized else ())
 
 
 @command()
@@ -111,19 +145,42 @@ def validtactic(cfg, weights, text, seed, as_json, every, dialect):
     seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
     tally = TacticTally()
     with open_text(text) as file:
-        for block in surprise(network, blocks_of_file(file), seed):
+        scored = surprise(network, blocks_of_file(file), seed)
+        for block in scored if every else _showing(scored, _size(file)):
             _print_lines(tactic_lines, every, *tally.add(*block))
     _print_score(tactic_lines, tally.score, as_json, every)
 
 
-def _blocks(stack, network, text, streams, tokenized):
-    if text not in (None, "-"):
-        corpus = stack.enter_context(Corpus.open([text], tokenized=tokenized))
-    elif streams == 1:
-        return blocks_of_file(stack.enter_context(open_text(text)))
-    else:  # where the pieces begin is known only when all has been read
-        corpus = Corpus.from_symbols(stack.enter_context(open_text(text)).read(), "standard input")
-    return blocks_of_corpus(corpus, network.inputs, streams)
+@contextmanager
+def _corpus(texts, tokenized):
+    if texts in ((), ("-",)):  # where the pieces begin is known only when all has been read
+        with open_text(None) as file:
+            yield Corpus.from_symbols(file.read(), "standard input")
+        return
+    with Corpus.open(texts, tokenized=tokenized) as corpus:
+        yield corpus
+
+
+def _size(file):
+    """The bytes of a file, where that can be known."""
+    try:
+        return os.fstat(file.fileno()).st_size or None
+    except (OSError, ValueError):
+        return None
+
+
+def _showing(scored, total):
+    """``scored``, with a bar on a terminal when it takes long."""
+    if not sys.stderr.isatty():
+        yield from scored
+        return
+    from tqdm import tqdm
+
+    bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}" if total else "{n_fmt} characters {elapsed}"
+    with tqdm(total=total, delay=SLOW, leave=False, dynamic_ncols=True, file=sys.stderr, bar_format=bar_format) as bar:
+        for block in scored:
+            yield block
+            bar.update(len(block[1]))
 
 
 def _print_lines(lines, every, characters, words, nats):
@@ -132,13 +189,20 @@ def _print_lines(lines, every, characters, words, nats):
         sys.stdout.writelines(lines(characters[due], words[due], nats[due]))
 
 
-def _print_score(lines, score, as_json, every):
+def _print_score(lines, score, as_json, every, utf8_figures=()):
     if as_json:
-        figures = {name: float(getattr(score, name)) for name in FIGURES}
-        figures = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        figures = {name: getattr(score, name) for name in FIGURES}
+        figures |= {name: getattr(score, name) if name in utf8_figures else None for name in UTF8_FIGURES}
+        figures = {name: value if value is not None and math.isfinite(value) else None for name, value in figures.items()}
         click.echo(json.dumps({"characters": score.characters, **figures}))
-    elif not every or score.characters % every:
+        return
+    if not every or score.characters % every:
         sys.stdout.writelines(lines(*np.array([[score.characters], [score.words], [score.nats]])))
+    if utf8_figures and not every and 0 < score.utf8_characters < score.characters:
+        click.echo(
+            f"UTF-8: {score.utf8_characters} characters, {score.bits_per_utf8_character:.4f} bits per character; "
+            f"{score.characters} bytes, {score.bits_per_character:.4f} bits per byte"
+        )
 
 
 def _created(path):

@@ -14,7 +14,6 @@ from pydarknet.errors import InputError
 
 PURPOSES = ("weights", "dropout", "offsets")
 
-RAND_MAX = np.float32(2**31 - 1)
 _ORDER = 31
 _DISCARDED = 310  # outputs that srand() throws away
 
@@ -71,7 +70,7 @@ class CRandom:
 
     def uniform(self):
         """The next number of 0..1, float32, as Darknet's ``rand_uniform(0, 1)`` computes it."""
-        return np.float32(self.rand()) / RAND_MAX
+        return np.float32(self.rand() * 2.0**-31)  # RAND_MAX is 2^31 in float32
 
 
 def _following(last, count):

@@ -12,7 +12,8 @@ Evaluation of Neural Sequence Models", 2018, in its plainest form: gradient desc
 
 import numpy as np
 
-from pydarknet.errors import InputError
+from pydarknet.errors import InputError, WeightsError
+from pydarknet.inference.sample import OVERFLOW
 
 STEPS = 16  # between two updates
 
@@ -21,13 +22,15 @@ class Adaptation:
     """Scores text with ``network`` and trains it on what was scored; called like :meth:`Network.nats`.
 
     The network's parameters change; dropout is switched off. Raises InputError for a rate that is
-    not above 0.
+    not above 0, and for one so high that the network overflows on the way; WeightsError for a network that
+    overflows before it has learned anything.
     """
 
     def __init__(self, network, rate, steps=STEPS):
         if not rate > 0:
             raise InputError(f"the rate of adaptation is {rate:g}; it must be above 0")
         self.network, self.rate, self.steps = network, rate, steps
+        self._begun = False
         for layer in network.layers:
             layer.stop_drawing()
 
@@ -40,6 +43,11 @@ class Adaptation:
         block = self.network.parameters
         block.clear_gradients()
         nats = self.network.train_call(symbols, truth, each=True)
+        if not np.isfinite(nats).all():
+            if self._begun:
+                raise InputError(f"adapting at a rate of {self.rate:g} has diverged: give a lower one")
+            raise WeightsError(OVERFLOW)
+        self._begun = True
         n = truth.size
         step = self.rate / n / max(1, block.gradient_norm() / n)
         for group in block.groups:

@@ -2,76 +2,262 @@
 
 Darknet's way (``test_char_rnn``, ``sample_array``): the softmax has a temperature, probabilities
 below 1e-4 are cut to 0 and the rest renormalised, and the symbol is the first at which a uniform
-number, less the probabilities in index order, is no longer above 0.
+number, less the probabilities in index order, is no longer above 0. :class:`Sampling` adds what
+steers the text: whole characters only, the likeliest symbols only, no repetition.
 """
+
+from collections import deque
 
 import numpy as np
 
 from pydarknet.darknet.randomness import CRandom
 from pydarknet.errors import InputError, WeightsError
+from pydarknet.text import utf8 as utf_8
 
-CUTOFF = 1e-4
+CUTOFF = np.array(1e-4, np.float32)  # an array of no dimension: numpy compares with it in half the time of a number
+NOTHING = np.zeros((), np.float32)
+TINY = np.finfo(np.float32).tiny
+NEVER = 2.0  # as the least probability of a symbol: it isn't written, however likely
 DEFAULT_SEED = b"\n\n"
 DEFAULT_TEMPERATURE = 0.7
+COLD = 0.5  # below this temperature what the mask of UTF-8 leaves may be 0 in float32, if a forbidden byte is likelier
+WINDOW = 64  # symbols that count as a repetition
+OVERFLOW = (
+    "the network's output is not a finite number: its weights overflow, as after a training that "
+    "diverged, or (with batch_normalize) one of too few iterations to measure the statistics"
+)
 
 
-def sample(probabilities, uniform):
-    """One symbol from ``probabilities`` (V,), which are overwritten, with the number ``uniform`` of 0..1.
+class Sampling:
+    """The rule by which a symbol is chosen from the probabilities p of all.
 
-    Raises WeightsError for probabilities that are not numbers.
+    In this order: p is taken at ``temperature``; of symbols among the last 64 it is divided by
+    ``repetition_penalty``; with ``utf8`` bytes that can't go on with the character are left out, so that the
+    text is whole characters; what is below 1e-4 is left out, as in Darknet, and p renormalised. Then a symbol
+    stays if fewer than ``top_k`` are likelier, if those that are likelier have less than ``top_p`` together,
+    and if it has at least ``min_p`` times the likeliest one's probability. One is drawn from those that stay;
+    at temperature 0 the likeliest is taken. Raises InputError for a number out of its range.
     """
-    p = probabilities
-    likeliest = p.argmax()
-    p[p < CUTOFF] = 0
-    total = p.sum()
-    if not np.isfinite(total):
-        raise WeightsError(
-            "the network's output is not a finite number: its weights overflow, as after a training that "
-            "diverged, or (with batch_normalize) one of too few iterations to measure the statistics"
-        )
-    if total == 0:  # so many symbols that each is below the cut-off; Darknet divides by zero here
-        return int(likeliest)
-    p *= p.dtype.type(1 / total)
-    p[0] = uniform - p[0]
-    left = np.subtract.accumulate(p) <= 0
-    return int(left.argmax()) if left.any() else len(p) - 1
+
+    def __init__(
+        self, temperature=DEFAULT_TEMPERATURE, *, utf8=False, top_k=None, top_p=None, min_p=None, repetition_penalty=None
+    ):
+        with np.errstate(over="ignore"):
+            self.temperature = float(np.float32(temperature))  # one too small for float32 is 0
+        self.utf8 = utf8
+        self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
+        self.repetition_penalty = None if repetition_penalty == 1 else repetition_penalty
+        for name, right, what in (
+            ("temperature", temperature >= 0, "a number from 0"),
+            ("top_k", top_k is None or top_k >= 1, "a whole number from 1"),
+            ("top_p", top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
+            ("min_p", min_p is None or 0 <= min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", repetition_penalty is None or 0 < repetition_penalty < np.inf, "above 0"),
+        ):
+            if not right:
+                raise InputError(f"{name} is {getattr(self, name):g}; it must be {what}")
+
+    @property
+    def greedy(self):
+        """Whether the likeliest symbol is taken, without a random number."""
+        return self.temperature == 0
+
+    @property
+    def softmax_temperature(self):
+        """The temperature at which the network's softmax gives the p that :meth:`choose` takes."""
+        return 1.0 if self.greedy or self.cold else self.temperature
+
+    @property
+    def cold(self):
+        """Whether the temperature is applied here, behind the mask, and not by the softmax."""
+        return self.utf8 and 0 < self.temperature < COLD
+
+    @property
+    def _narrows(self):
+        return self.top_k is not None or self.top_p is not None or self.min_p is not None
+
+    def choose(self, p, random, least=CUTOFF):
+        """The symbol chosen from ``p`` (V,) with numbers from ``random``; ``least`` is what each needs, one or (V,).
+
+        Raises WeightsError for probabilities that are not numbers.
+        """
+        if self.greedy:
+            return _likeliest(p, least)
+        kept = _kept(p, least)
+        if kept is None:  # so many symbols that each is below the cut-off; Darknet divides by zero here
+            return _likeliest(p, least)
+        symbol = _pick(kept, random.uniform())
+        if not (self.utf8 or self._narrows):
+            return symbol
+        symbol = _possible(kept, symbol)
+        # Of those that stay, one is drawn as it should be if what is drawn from all is kept when it stays, and
+        # drawn again from them when not. It seldom is, and to see that one symbol stays costs less than
+        # to find them all (benchmarks/generation.py).
+        if self._narrows and not self._stays(kept, kept[symbol]):
+            symbol = self._drawn_from_those_that_stay(kept, random.uniform())
+        return symbol
+
+    def _stays(self, p, own):
+        """Whether a symbol of the probability ``own`` is one to draw from; the first test of each is quick and often enough."""
+        likelier = None
+        if self.top_p is not None and own + self.top_p <= 1:
+            likelier = p[p > own]
+            if np.add.reduce(likelier) >= self.top_p:
+                return False
+        if self.top_k is not None and own * self.top_k < 1:
+            count = np.count_nonzero(p > own) if likelier is None else len(likelier)
+            if count >= self.top_k:
+                return False
+        return self.min_p is None or own >= self.min_p * p[p.argmax()]
+
+    def _drawn_from_those_that_stay(self, p, uniform):
+        order = p.argsort()[::-1]
+        falling = p[order]
+        together = np.add.accumulate(falling)
+        least = falling[0] * (self.min_p or 0)
+        if self.top_k is not None:
+            least = max(least, falling[min(self.top_k, len(p)) - 1])
+        if self.top_p is not None:
+            least = max(least, falling[min(np.count_nonzero(together < self.top_p), len(p) - 1)])
+        count = np.count_nonzero(falling >= max(least, TINY))
+        return int(order[min(np.count_nonzero(together < uniform * together[count - 1]), count - 1)])
 
 
-def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1):
-    """Return an iterator of ``length`` symbols that go on from ``seed``, one array (B,) a step for ``streams`` B texts.
+class _Text:
+    """What is particular to one of the texts: its place in a character, and the symbols that would be a repetition."""
 
-    ``seed`` holds symbols, bytes or integers; an empty one stands for symbol 0, as in Darknet.
-    ``random`` is a :class:`~pydarknet.darknet.randomness.CRandom`; the same seed gives the same text. The
-    network starts with an empty state. Raises InputError for a temperature that is not above 0 and
-    for symbols of the seed that the network does not have.
+    def __init__(self, rule, seed, length, symbols):
+        self.rule, self.left = rule, length
+        self._state = utf_8.state_behind(seed) if rule.utf8 else utf_8.START
+        self._least = np.where(utf_8.ALLOWED[:, :symbols], CUTOFF, np.float32(NEVER)) if rule.utf8 else None
+        self._factor = 1 / rule.repetition_penalty if rule.repetition_penalty else None
+        if self._factor:
+            self._factors, self._recent, self._counts = np.ones(symbols, np.float32), deque(), [0] * symbols
+            for symbol in seed[-WINDOW:]:
+                self._remember(symbol)
+
+    @property
+    def ended(self):
+        return not self.left and self._state == utf_8.START
+
+    def next(self, p, random):
+        """The symbol that goes on, chosen from ``p`` (V,)."""
+        if self.rule.cold:
+            p = _cooled(p, self._least[self._state] < NEVER, self.rule.temperature)
+        if self._factor:
+            p = p * self._factors
+        symbol = self.rule.choose(p, random, self._least[self._state] if self.rule.utf8 else CUTOFF)
+        if self._factor:
+            self._remember(symbol)
+        if self.rule.utf8:
+            begun, self._state = self._state, utf_8.FOLLOWING[self._state][symbol]
+            self.left -= begun == utf_8.START
+        else:
+            self.left -= 1
+        return symbol
+
+    def _remember(self, symbol):
+        if len(self._recent) == WINDOW:
+            old = self._recent.popleft()
+            self._counts[old] -= 1
+            if not self._counts[old]:
+                self._factors[old] = 1
+        self._recent.append(symbol)
+        self._counts[symbol] += 1
+        self._factors[symbol] = self._factor
+
+
+def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1, **controls):
+    """Return an iterator of the symbols that go on from ``seed``, one array (B,) a step for ``streams`` B texts.
+
+    ``seed`` holds symbols, bytes or integers; an empty one stands for symbol 0, as in Darknet. ``temperature``
+    and ``controls`` are those of :class:`Sampling`; ``random`` is a
+    :class:`~pydarknet.darknet.randomness.CRandom`, and the same seed of it gives the same text. The network
+    starts with an empty state. Each text has ``length`` symbols, with ``utf8`` as many characters, before which
+    the last one of the seed is finished; -1 stands for a text that has ended while others go on. Raises
+    InputError for a control out of its range, for symbols of the seed that the network does not have, and with
+    ``utf8`` for a seed that isn't UTF-8 and for a network over tokens.
     """
-    if not temperature > 0:
-        raise InputError(f"temperature {temperature:g} is not above 0")
+    rule = Sampling(temperature, **controls)
     symbols = list(seed) or [0]
     if not 0 <= min(symbols) <= max(symbols) < network.inputs:
         bad = min(symbols) if min(symbols) < 0 else max(symbols)
         raise InputError(f"symbol {bad} of the seed is outside 0..{network.inputs - 1}: the cfg has inputs={network.inputs}")
-    return _symbols_after(symbols, network, length, temperature, random or CRandom(), streams)
+    if rule.utf8 and network.inputs > 256:
+        raise InputError(f"utf8 is for networks over bytes: the cfg has inputs={network.inputs}")
+    texts = [_Text(rule, symbols, length, network.inputs) for _ in range(streams)]
+    return _symbols_after(symbols, network, texts, random or CRandom())
 
 
-def _symbols_after(symbols, network, length, temperature, random, streams):
+def _symbols_after(symbols, network, texts, random):
     network.reset_state()
-    stepper = network.stepper(streams, temperature)
+    stepper = network.stepper(len(texts), texts[0].rule.softmax_temperature)
 
     def step(symbols):
-        with np.errstate(over="ignore", invalid="ignore"):  # said once, by sample()
+        with np.errstate(over="ignore", invalid="ignore"):  # said once, as a WeightsError
             return stepper(symbols)
 
-    last = np.empty(streams, np.int64)
+    last = np.empty(len(texts), np.int64)
     for symbol in symbols:
         last[:] = symbol
         p = step(last)
-    for n in range(length):
-        if n:
-            p = step(last)
-        for stream in range(streams):
-            last[stream] = sample(p[stream].copy(), random.uniform())
-        yield last.copy()
+    while not all(text.ended for text in texts):
+        written = np.array([-1 if text.ended else text.next(p[n], random) for n, text in enumerate(texts)])
+        yield written
+        if not all(text.ended for text in texts):
+            p = step(np.maximum(written, 0))
+
+
+def sample(probabilities, uniform):
+    """One symbol from ``probabilities`` (V,) with the number ``uniform`` of 0..1, as Darknet's ``sample_array`` draws it.
+
+    Raises WeightsError for probabilities that are not numbers.
+    """
+    kept = _kept(probabilities, CUTOFF)
+    return _likeliest(probabilities, CUTOFF) if kept is None else _pick(kept, uniform)
+
+
+def _kept(p, least):
+    """``p`` without what is below ``least``, renormalised; None if nothing is left. Raises WeightsError."""
+    kept = p * (p >= least)
+    total = np.add.reduce(kept)  # kept.sum(), without its detour
+    if not 0 < total < np.inf:
+        if total == 0:
+            return None
+        raise WeightsError(OVERFLOW)
+    kept *= kept.dtype.type(1 / total)
+    return kept
+
+
+def _cooled(p, allowed, temperature):
+    """The ``allowed`` (V,) of the probabilities ``p`` (V,) of temperature 1 at another ``temperature``."""
+    p = np.where(allowed, np.maximum(p, np.finfo(p.dtype).tiny), 0)
+    p = (p / p.max()) ** (1 / temperature)
+    return p / p.sum()
+
+
+def _pick(p, uniform):
+    """The first symbol at which ``uniform`` less the probabilities ``p`` (V,) is no longer above 0; the last if none is."""
+    first = p[0]
+    p[0] = uniform - first
+    symbol = int(np.count_nonzero(np.subtract.accumulate(p) > NOTHING))
+    p[0] = first
+    return min(symbol, len(p) - 1)
+
+
+def _possible(p, symbol):
+    """``symbol``; where a uniform number of 0, or rounding, has led to one that must not be written, the nearest that may."""
+    if p[symbol] > 0:
+        return symbol
+    possible = np.flatnonzero(p)
+    return int(possible[0] if symbol < possible[0] else possible[-1])
+
+
+def _likeliest(p, least):
+    symbol = int(np.where(np.less(least, NEVER), p, -1).argmax())
+    if not np.isfinite(p[symbol]):
+        raise WeightsError(OVERFLOW)
+    return symbol
 
 
 def generate_tactic(network, prompt, length=1000, temperature=DEFAULT_TEMPERATURE, random=None):

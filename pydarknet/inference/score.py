@@ -11,26 +11,34 @@ The network starts with an empty state and reads a seed, "\\n\\n" in Darknet, be
 sum in float32 and stop at a byte 255. Letters: T steps, B streams.
 """
 
+import codecs
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from pydarknet.errors import InputError, TextError
+from pydarknet.errors import InputError, TextError, WeightsError
+from pydarknet.inference.sample import OVERFLOW
 
 BLOCK = 512  # steps at once, and
 COLUMNS = 4096  # steps * streams at once: the memory needed does not depend on the text's length
+WATCHED = 1 << 20  # bytes at a time
 NEW_WORD = np.array([ord(" "), ord("\n"), ord("\t")])
 STRIPPED = b" \t\n\r"  # what Darknet's strip() takes out of a line, everywhere in it
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well ``characters`` characters of ``words`` words were predicted: -ln p, summed, is ``nats``."""
+    """How well ``characters`` characters of ``words`` words were predicted: -ln p, summed, is ``nats``.
+
+    To Darknet each symbol is a character, of a text of bytes each byte. ``utf8_characters`` are those that
+    begin among them if the text is UTF-8, in which a character may take several bytes.
+    """
 
     characters: int
     words: int
     nats: float
+    utf8_characters: int = 0
 
     @property
     def nats_per_character(self):
@@ -39,6 +47,14 @@ class Score:
     @property
     def bits_per_character(self):
         return self.nats_per_character / math.log(2)
+
+    @property
+    def nats_per_utf8_character(self):
+        return self.nats / self.utf8_characters if self.utf8_characters else math.inf
+
+    @property
+    def bits_per_utf8_character(self):
+        return self.nats_per_utf8_character / math.log(2)
 
     @property
     def perplexity(self):
@@ -78,6 +94,7 @@ class Tally:
 
     def __init__(self, tokens=False):
         self.characters, self.nats = 0, 0.0
+        self.utf8_characters = 0
         self.words = 0 if tokens else 1
         self._tokens = tokens
 
@@ -86,7 +103,7 @@ class Tally:
         """The :class:`Score` so far. Raises TextError when nothing has been scored."""
         if not self.characters:
             raise TextError("there is nothing to score: the text needs at least two characters")
-        return Score(self.characters, self.words, self.nats)
+        return Score(self.characters, self.words, self.nats, self.utf8_characters)
 
     def add(self, before, after, nats):
         """Count the characters ``after`` (n,), which stand behind ``before`` (n,) and cost ``nats`` (n,).
@@ -94,6 +111,7 @@ class Tally:
         Returns the running characters, words and nats after each of those that count, three arrays.
         """
         new_word = np.ones(len(after), bool) if self._tokens else np.isin(after, NEW_WORD)
+        self.utf8_characters += int(np.count_nonzero(after & 0xC0 != 0x80))  # all bytes but those within a character
         return self._count(nats, self.words + np.cumsum(new_word))
 
     def _count(self, nats, words):
@@ -135,21 +153,62 @@ class TacticTally(Tally):
         return self._count(nats[counts], words[counts])
 
 
+class Utf8Watch:
+    """Whether the bytes of a text, read through it in order, are UTF-8: ``is_utf8``, so far."""
+
+    def __init__(self):
+        self.is_utf8 = True
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def see(self, data, final=False):
+        """Look at the next bytes; with ``final`` no character may be left unfinished."""
+        try:
+            self._decoder.decode(data, final)
+        except UnicodeDecodeError:
+            self.is_utf8 = False
+            self._decoder.reset()
+
+    def reading(self, file):
+        """``file``, whose bytes are seen as they are read."""
+        return _Watched(file, self)
+
+    def read(self, corpus):
+        """See all of a :class:`~pydarknet.text.corpus.Corpus` of bytes."""
+        for start in range(0, len(corpus), WATCHED):
+            count = min(WATCHED, len(corpus) - start)
+            self.see(corpus.symbols(start, count).astype(np.uint8).tobytes(), final=start + count == len(corpus))
+
+
+class _Watched:
+    def __init__(self, file, watch):
+        self._file, self._watch = file, watch
+
+    def read(self, count):
+        data = self._file.read(count)
+        self._watch.see(data, final=not data)
+        return data
+
+
 def surprise(network, blocks, seed=b"\n\n", nats=None):
     """Yield (before, after, nats) for the ``blocks`` of a text: characters, those that follow, and their -ln p.
 
     ``blocks`` is :func:`blocks_of_file` or :func:`blocks_of_corpus`; ``seed``, bytes or integers, is
     read first; ``nats`` takes the place of ``network.nats`` (:mod:`~pydarknet.inference.dynamic_evaluation`). All three
-    are arrays (n,). Raises InputError for symbols that the network has not got.
+    are arrays (n,). Raises InputError for symbols that the network has not got, WeightsError if its output
+    overflows.
     """
     seed = np.array(list(seed), np.int64)[:, None]
     primed = False
     for before, after, counted in blocks:
         if not primed:
             network.reset_state()
-            network.predict(np.repeat(seed, before.shape[1], axis=1))
+            with np.errstate(over="ignore", invalid="ignore"):
+                network.predict(np.repeat(seed, before.shape[1], axis=1))
             primed = True
-        costs = (nats or network.nats)(before, after)
+        with np.errstate(over="ignore", invalid="ignore"):  # said by what follows
+            costs = (nats or network.nats)(before, after)
+        if not np.isfinite(costs).all():
+            raise WeightsError(OVERFLOW)
         yield before[counted].reshape(-1), after[counted].reshape(-1), costs[counted].reshape(-1)
 
 
@@ -198,5 +257,8 @@ def line_vectors(network, lines, seed=b"\n\n", layer=0):
         network.reset_state()
         text = np.frombuffer(seed + line + b" ", np.uint8)[:, None]
         for t in range(0, len(text), BLOCK):
-            output = network.layer_output(layer, text[t : t + BLOCK])
+            with np.errstate(over="ignore", invalid="ignore"):
+                output = network.layer_output(layer, text[t : t + BLOCK])
+        if not np.isfinite(output[-1, 0]).all():
+            raise WeightsError(OVERFLOW)
         yield line, output[-1, 0].copy()

@@ -35,7 +35,18 @@ def test_a_run_as_in_darknets_tutorial(folder):
     )
     assert text.startswith(b"CHAPTER") and len(text) == 7 + 50 + 1
     assert text == done(
-        "generate", "net.cfg", "backup/net_final.weights", "--len", 50, "--seed", "CHAPTER", "--temp", ".8", "--srand", 0
+        "generate",
+        "net.cfg",
+        "backup/net_final.weights",
+        "--len",
+        50,
+        "--seed",
+        "CHAPTER",
+        "--temp",
+        ".8",
+        "--srand",
+        0,
+        "--bytes",
     )
     lines = done("rnn", "valid", "net.cfg", "backup/net_final.weights", stdin=b"to be\n").decode().splitlines()
     assert [line.split()[:2] for line in lines] == [[str(n), "BPC:"] for n in range(1, 6)]
@@ -98,7 +109,7 @@ ORDERS = [
 def test_options_may_stand_anywhere(tmp_path, order):
     cfg, weights, _ = make_network(tmp_path)
     order = [{"CFG": cfg, "WEIGHTS": weights}.get(word, word) for word in order]
-    assert done(*order) == done("generate", cfg, weights, "-len", 20, "-seed", "ab", "-srand", 3)
+    assert done(*order) == done("generate", cfg, weights, "-len", 20, "-seed", "ab", "-srand", 3, "--bytes")
 
 
 @pytest.mark.parametrize("command", ["generate", "generatetactic", "train", "valid", "validtactic", "vec"])

@@ -8,7 +8,10 @@ import pytest
 from command_line import done, make_network, run
 from places import GOLDEN as GOLDEN_ROOT
 
-from pydarknet.inference.score import TacticTally, Tally, surprise, tactic_lines, valid_lines
+from pydarknet import load_network
+from pydarknet.inference.dynamic_evaluation import Adaptation
+from pydarknet.inference.score import TacticTally, Tally, blocks_of_corpus, surprise, tactic_lines, valid_lines
+from pydarknet.text.corpus import Corpus
 
 FORWARD = GOLDEN_ROOT / "forward"
 TEXT = b"The quick brown fox\njumps over\tthe lazy dog. " * 20 + b"\xff\0\xfe end"
@@ -73,13 +76,157 @@ def test_the_lines_are_darknets():
 def test_json(network, tmp_path):
     cfg, weights, net = network
     figures = json.loads(done("valid", cfg, weights, tmp_path / "text.txt", "--json"))
-    assert list(figures) == ["characters", "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"]
+    assert list(figures)[:5] == ["characters", "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"]
     line = done("valid", cfg, weights, tmp_path / "text.txt").decode().split()
     assert figures["characters"] == len(TEXT) - 1 == int(line[0])
     assert figures["bits_per_character"] == pytest.approx(float(line[2]), abs=1e-4)
     assert figures["nats_per_character"] == pytest.approx(figures["bits_per_character"] * math.log(2))
     assert figures["perplexity"] == pytest.approx(2 ** figures["bits_per_character"]) == pytest.approx(float(line[4]), abs=1e-4)
     assert figures["word_perplexity"] == pytest.approx(float(line[7]), rel=1e-6)
+
+
+UTF8 = "Füße – 漢字 und 😀, dann Prosa. ".encode() * 9
+
+
+@pytest.mark.parametrize("options", [[], ["--streams", 3]])
+@pytest.mark.parametrize("source", ["file", "standard input"])
+def test_bits_per_character_of_utf8(network, tmp_path, options, source):
+    cfg, weights, _ = network
+    (tmp_path / "utf8.txt").write_bytes(UTF8)
+    path, stdin = ([tmp_path / "utf8.txt"], b"") if source == "file" else ([], UTF8)
+    figures = json.loads(done("valid", cfg, weights, *path, "--json", *options, stdin=stdin))
+    assert (figures["characters"], figures["utf8_characters"]) == (len(UTF8) - 1, len(UTF8.decode()) - 1)
+    total = figures["nats_per_character"] * figures["characters"]
+    assert figures["nats_per_utf8_character"] == pytest.approx(total / figures["utf8_characters"])
+    assert figures["bits_per_utf8_character"] == pytest.approx(total / figures["utf8_characters"] / math.log(2))
+    darknets, utf8 = done("valid", cfg, weights, *path, *options, stdin=stdin).decode().splitlines()
+    assert utf8 == (
+        f"UTF-8: {len(UTF8.decode()) - 1} characters, {figures['bits_per_utf8_character']:.4f} bits per character; "
+        f"{len(UTF8) - 1} bytes, {figures['bits_per_character']:.4f} bits per byte"
+    )
+    assert darknets.split()[:2] == [str(len(UTF8) - 1), "BPC:"]
+    assert b"UTF-8" not in done("rnn", "valid", cfg, weights, stdin=UTF8), "darknet rnn prints its own lines only"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Füße".encode("latin-1") * 9,
+        UTF8[:-1] + b"\xe2\x82",  # ends inside a character
+        UTF8[:600][::-1],
+        b"\x80" + UTF8,
+        b"\xed\xa0\x80 surrogate",
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--streams", 2]])
+def test_a_text_that_is_not_utf8_has_no_such_figure(network, tmp_path, text, options):
+    cfg, weights, _ = network
+    (tmp_path / "other.txt").write_bytes(text)
+    for path, stdin in (([tmp_path / "other.txt"], b""), ([], text)):
+        figures = json.loads(done("valid", cfg, weights, *path, "--json", *options, stdin=stdin))
+        assert [figures[name] for name in figures if "utf8" in name] == [None, None, None]
+        assert done("valid", cfg, weights, *path, *options, stdin=stdin).count(b"\n") == 1
+
+
+def test_characters_of_ascii_are_bytes(network):
+    cfg, weights, _ = network
+    figures = json.loads(done("valid", cfg, weights, "--json", stdin=b"plain text"))
+    assert figures["utf8_characters"] == figures["characters"] == 9
+    assert figures["bits_per_utf8_character"] == figures["bits_per_character"]
+    assert done("valid", cfg, weights, stdin=b"plain text").count(b"\n") == 1
+
+
+def test_several_files_and_folders_are_one_text(network, tmp_path):
+    cfg, weights, _ = network
+    (tmp_path / "folder").mkdir()
+    for name, part in (("a.txt", TEXT[:100]), ("folder/b.txt", TEXT[100:150]), ("folder/c.txt", TEXT[150:])):
+        (tmp_path / name).write_bytes(part)
+    expected = done("valid", cfg, weights, tmp_path / "text.txt")
+    assert done("valid", cfg, weights, tmp_path / "a.txt", tmp_path / "folder") == expected
+    result = run("valid", cfg, weights, tmp_path / "a.txt", "-", stdin=b"abc")
+    assert result.code == 2 and "- is standard input" in result.err
+
+
+def test_adapt_is_the_librarys(network, tmp_path):
+    cfg, weights, _ = network
+    before = weights.read_bytes()
+    figures = json.loads(done("valid", cfg, weights, tmp_path / "text.txt", "--json", "--adapt", 0.5))
+    net = load_network(cfg, weights, batch=1, time_steps=1)
+    tally = Tally()
+    adaptation = Adaptation(net, 0.5)
+    for block in surprise(net, blocks_of_corpus(Corpus.from_symbols(TEXT), 256), nats=adaptation.nats):
+        tally.add(*block)
+    assert figures["nats_per_character"] == pytest.approx(tally.score.nats_per_character, rel=1e-6)
+    static = json.loads(done("valid", cfg, weights, tmp_path / "text.txt", "--json"))
+    assert figures["nats_per_character"] < static["nats_per_character"] - 0.1
+    assert weights.read_bytes() == before
+
+
+def test_a_tokenized_text_is_not_primed(network, tmp_path):
+    """Two line ends are text; among tokens they'd be the tokens 10 and 10."""
+    cfg, weights, net = network
+    tokens = [5, 200, 17, 3, 3, 90]
+    (tmp_path / "text.tok").write_text(" ".join(map(str, tokens)))
+    found = json.loads(done("valid", cfg, weights, tmp_path / "text.tok", "-tokenized", "--json"))
+    net.reset_state()
+    expected = net.nats(np.array(tokens[:-1])[:, None], np.array(tokens[1:])[:, None]).mean()
+    assert found["nats_per_character"] == pytest.approx(expected, rel=1e-6)
+    assert found["utf8_characters"] is None
+    seeded = json.loads(done("valid", cfg, weights, tmp_path / "text.tok", "-tokenized", "--json", "-seed", "\n\n"))
+    assert seeded["nats_per_character"] != pytest.approx(expected, rel=1e-4)
+
+
+@pytest.fixture
+def overflowing(tmp_path):
+    return make_network(tmp_path, name="huge", layer="connected", options="activation=linear", scale=1e30)[:2]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["valid"],
+        ["valid", "--json"],
+        ["valid", "--every", 1],
+        ["valid", "--streams", 2],
+        ["valid", "--adapt", 0.5],
+        ["validtactic"],
+        ["validtactic", "--json"],
+        ["rnn", "valid"],
+        ["generate", "-temp", 0],
+        ["generate"],
+        ["rnn", "generate"],
+    ],
+    ids=lambda line: " ".join(map(str, line)),
+)
+def test_a_network_that_overflows_is_an_error(overflowing, line):
+    words = [word for word in line if word not in ("valid", "validtactic", "generate", "rnn")]
+    names = [word for word in line if word not in words]
+    result = run(*names, *overflowing, *words, stdin=PROOF)
+    assert result.code == 1 and "the network's output is not a finite number: its weights overflow" in result.err, result
+    assert b"nan" not in result.out.lower() and result.err.count("\n") == 1
+
+
+def test_vec_of_a_network_that_overflows_is_an_error(overflowing):
+    result = run("vec", *overflowing, "--layer", 1, stdin=b"line\n")
+    assert (result.code, result.out) == (1, b"") and "is not a finite number" in result.err
+
+
+def test_adapting_too_fast_is_an_error_that_says_so(network, tmp_path):
+    cfg, weights, _ = make_network(tmp_path, name="linear", layer="connected", options="activation=linear")
+    result = run("valid", cfg, weights, tmp_path / "text.txt", "--adapt", "1e30")
+    assert (result.code, result.out) == (1, b"") and "has diverged: give a lower one" in result.err, result
+
+
+@pytest.mark.parametrize("name", ["net.cfg", "net.weights", "text.txt", "link", "folder/part.txt"])
+def test_an_output_is_no_input(network, tmp_path, name):
+    cfg, weights, _ = network
+    (tmp_path / "link").symlink_to(tmp_path / "text.txt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "part.txt").write_bytes(TEXT)
+    before = (tmp_path / name).read_bytes()
+    result = run("valid", cfg, weights, tmp_path / "text.txt", tmp_path / "folder", "--per-character", tmp_path / name)
+    assert (result.code, result.out) == (1, b"") and result.err.count("\n") == 1 and name in result.err, result
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_json_of_an_infinite_word_perplexity_is_null(network):

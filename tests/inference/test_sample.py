@@ -11,7 +11,7 @@ from places import GOLDEN as GOLDEN_ROOT
 
 from pydarknet.darknet.randomness import CRandom
 from pydarknet.errors import InputError, WeightsError
-from pydarknet.inference.sample import darknet_random, generate, generate_tactic, sample
+from pydarknet.inference.sample import NEVER, Sampling, darknet_random, generate, generate_tactic, sample
 from pydarknet.network import load_network
 
 GOLDEN = GOLDEN_ROOT / "forward" / "pjreddie"
@@ -114,10 +114,10 @@ def test_length_0_writes_nothing(tmp_path):
     assert list(generate(network, b"x", 0)) == []
 
 
-@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
-def test_a_temperature_that_is_not_above_0(tmp_path, temperature):
+@pytest.mark.parametrize("temperature", [-1, float("nan")])
+def test_a_temperature_below_0(tmp_path, temperature):
     _, _, network = make_network(tmp_path)
-    with pytest.raises(InputError, match="temperature .* is not above 0"):
+    with pytest.raises(InputError, match="temperature is .*; it must be a number from 0"):
         generate(network, b"x", 1, temperature)  # before anything is written
 
 
@@ -178,3 +178,132 @@ def test_a_tactic_needs_a_prompt():
 def test_a_network_whose_output_is_not_a_number_says_so():
     with pytest.raises(WeightsError, match="not a finite number"):
         sample(np.array([0.2, np.nan, 0.3], np.float32), np.float32(0.5))
+
+
+# Steering
+
+
+def drawn(rule, p, count, least=1e-4):
+    """How often each symbol is chosen from ``p``, in shares."""
+    random = CRandom(1)
+    return np.bincount([rule.choose(p.copy(), random, least) for _ in range(count)], minlength=len(p)) / count
+
+
+def narrowed(p, top_k=None, top_p=None, min_p=None):
+    """The distribution that Sampling describes, symbol by symbol."""
+    p = np.where(p < 1e-4, 0, p).astype(np.float64)
+    p /= p.sum()
+    stays = np.zeros(len(p), bool)
+    for n, own in enumerate(p):
+        likelier = p[p > own]
+        stays[n] = (
+            (top_k is None or len(likelier) < top_k)
+            and (top_p is None or likelier.sum() < top_p)
+            and (min_p is None or own >= min_p * p.max())
+        )
+    return np.where(stays, p, 0) / p[stays].sum()
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 3])
+@pytest.mark.parametrize(
+    "controls",
+    [
+        dict(top_k=1),
+        dict(top_k=4),
+        dict(top_k=100),
+        dict(top_p=0.05),
+        dict(top_p=0.6),
+        dict(top_p=1),
+        dict(min_p=0.3),
+        dict(min_p=1),
+        dict(top_k=6, top_p=0.8, min_p=0.05),
+    ],
+    ids=str,
+)
+def test_what_is_drawn_is_as_described(controls, sharpness):
+    p = np.random.default_rng(7).dirichlet(np.full(30, 1 / sharpness)).astype(np.float32)
+    expected = narrowed(p, **controls)
+    found = drawn(Sampling(**controls), p, 4000)
+    assert not found[expected == 0].any(), "a symbol that doesn't stay was drawn"
+    # Five standard deviations of a share of 4000 draws.
+    assert (np.abs(found - expected) < 5 * np.sqrt(expected * (1 - expected) / 4000) + 1e-9).all(), (found, expected)
+
+
+def test_what_must_not_be_written_never_is():
+    """Also with a uniform number of 0 or 1, where Darknet's way ends at the first or last symbol, whatever it has."""
+    least = np.full(20, NEVER, np.float32)
+    least[[3, 7, 11]] = 1e-4
+    p = np.full(20, 1e-6, np.float32)
+
+    class Uniform:
+        def uniform(self):
+            return np.float32(self.number)
+
+    random = Uniform()
+    for likeliest in (0, 5, 7, 19):
+        p[:] = 1e-6
+        p[[3, 7, likeliest]] = 0.01, 0.02, 0.97
+        for random.number in (0, 1e-9, 0.3, 0.9999999, 1):
+            for controls in ({}, dict(top_k=2), dict(top_p=0.9), dict(temperature=0)):
+                assert Sampling(utf8=True, **controls).choose(p.copy(), random, least) in (3, 7), (likeliest, random.number)
+
+
+class Constant:
+    """A network whose prediction is always ``p``."""
+
+    def __init__(self, p):
+        self.p, self.inputs = np.array(p, np.float32), len(p)
+
+    def reset_state(self):
+        pass
+
+    def stepper(self, streams, temperature):
+        return lambda symbols: np.repeat(self.p[None], streams, axis=0)
+
+
+def test_a_repetition_is_less_likely_for_64_symbols():
+    p = np.random.default_rng(3).dirichlet(np.full(100, 3)).astype(np.float32)
+    symbols = [int(step[0]) for step in generate(Constant(p), [5, 6], 400, 0, repetition_penalty=8)]
+    text = [5, 6]
+    for symbol in symbols:
+        factors = np.array([1 / 8 if n in text[-64:] else 1 for n in range(100)], np.float32)
+        assert symbol == (p * factors).argmax(), len(text)
+        text.append(symbol)
+    assert len({*symbols}) > 60, "the test needs symbols that come back when their 64 are over"
+
+
+def test_a_cold_text_goes_by_what_is_allowed_however_unlikely(tmp_path):
+    """At a temperature of .01 a byte that is 1e-5 as likely has the probability e^-1151, which is 0 in float32."""
+    p = np.full(256, 1e-30, np.float32)
+    p[0xFF], p[ord("a")], p[ord("b")] = 1, 1.0e-5, 1.2e-5
+    text = bytes(int(step[0]) for step in generate(Constant(p), b"x", 50, 0.01, CRandom(1), utf8=True))
+    assert text == b"b" * 50
+
+
+def test_texts_end_one_by_one(tmp_path):
+    """With characters of one to four bytes some texts are longer; -1 stands for those that have ended."""
+    _, _, network = make_network(tmp_path)
+    steps = np.array(list(generate(network, b"x", 40, random=CRandom(2), streams=5, utf8=True)))
+    texts = [bytes(column[column >= 0].astype(np.uint8)).decode() for column in steps.T]
+    assert [len(text) for text in texts] == [40] * 5
+    for column in steps.T:
+        ended = np.flatnonzero(column < 0)
+        assert not len(ended) or (column[ended[0] :] == -1).all()
+    assert (steps[-1] >= 0).any() and (steps < 0).any()
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [dict(top_k=0), dict(top_p=0), dict(top_p=1.1), dict(min_p=-0.1), dict(repetition_penalty=0), dict(top_p=float("nan"))],
+    ids=str,
+)
+def test_a_control_out_of_its_range(tmp_path, controls):
+    _, _, network = make_network(tmp_path)
+    ((name, _),) = controls.items()
+    with pytest.raises(InputError, match=f"{name} is .*; it must be"):
+        generate(network, b"x", 1, **controls)
+
+
+def test_utf8_is_for_bytes():
+    with pytest.raises(InputError, match="utf8 is for networks over bytes: the cfg has inputs=1000"):
+        generate(Constant(np.ones(1000) / 1000), [3], 1, utf8=True)

@@ -1,0 +1,46 @@
+"""UTF-8 a byte at a time: which bytes may follow, so that only whole characters are ever written.
+
+The states are those of table 3-7 of the Unicode Standard, "Well-Formed UTF-8 Byte Sequences": what the next
+byte may be depends on how many bytes the character still needs and, for four leading bytes, on these.
+"""
+
+import numpy as np
+
+from pydarknet.errors import InputError
+
+START, ONE, TWO, THREE, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4 = range(8)  # START: between two characters
+_RULES = {  # state: (first byte, last byte, the state behind them)
+    START: (
+        (0x00, 0x7F, START),
+        (0xC2, 0xDF, ONE),
+        (0xE0, 0xE0, AFTER_E0),
+        (0xE1, 0xEC, TWO),
+        (0xED, 0xED, AFTER_ED),
+        (0xEE, 0xEF, TWO),
+        (0xF0, 0xF0, AFTER_F0),
+        (0xF1, 0xF3, THREE),
+        (0xF4, 0xF4, AFTER_F4),
+    ),
+    ONE: ((0x80, 0xBF, START),),
+    TWO: ((0x80, 0xBF, ONE),),
+    THREE: ((0x80, 0xBF, TWO),),
+    AFTER_E0: ((0xA0, 0xBF, ONE),),  # below, a shorter form would do
+    AFTER_ED: ((0x80, 0x9F, ONE),),  # above are the surrogates of UTF-16
+    AFTER_F0: ((0x90, 0xBF, TWO),),
+    AFTER_F4: ((0x80, 0x8F, TWO),),  # above, Unicode ends
+}
+FOLLOWING = [[None] * 256 for _ in _RULES]  # [state][byte]: the state behind the byte, None where it may not stand
+for _state, _rules in _RULES.items():
+    for _first, _last, _next in _rules:
+        FOLLOWING[_state][_first : _last + 1] = [_next] * (_last + 1 - _first)
+ALLOWED = np.array([[following is not None for following in row] for row in FOLLOWING])  # (states, 256)
+
+
+def state_behind(data):
+    """The state behind the bytes ``data``, whose last character may be unfinished. Raises InputError if they are no UTF-8."""
+    state = START
+    for position, byte in enumerate(data):
+        state = FOLLOWING[state][byte]
+        if state is None:
+            raise InputError(f"byte {position} (0x{byte:02x}) makes no character of UTF-8 with those before it")
+    return state

@@ -1,0 +1,102 @@
+"""The automaton of UTF-8 against Python's strict decoder."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydarknet.errors import InputError
+from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, state_behind
+
+
+def is_valid(data):
+    try:
+        data.decode("utf-8", "strict")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def ends_whole(data):
+    try:
+        return state_behind(data) == START
+    except InputError:
+        return False
+
+
+def test_every_character_of_unicode_is_whole_and_its_beginnings_are_not():
+    for code in itertools.chain(range(0x3000), range(0x3000, 0x110000, 61), (0xD7FF, 0xE000, 0xFFFF, 0x10000, 0x10FFFF)):
+        if not 0xD800 <= code < 0xE000:
+            data = chr(code).encode()
+            assert state_behind(data) == START
+            assert all(state_behind(data[:cut]) != START for cut in range(1, len(data)))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5",
+        b"\xff",
+        b"\x80",
+    ],
+)
+def test_what_is_not_utf8(bad):
+    assert not is_valid(bad)
+    with pytest.raises(InputError, match="makes no character of UTF-8"):
+        state_behind(bad)
+
+
+def test_all_pairs_and_triples_that_matter():
+    edges = [
+        0,
+        0x7F,
+        0x80,
+        0x8F,
+        0x90,
+        0x9F,
+        0xA0,
+        0xBF,
+        0xC0,
+        0xC1,
+        0xC2,
+        0xDF,
+        0xE0,
+        0xE1,
+        0xEC,
+        0xED,
+        0xEE,
+        0xEF,
+        0xF0,
+        0xF1,
+        0xF3,
+        0xF4,
+        0xF5,
+        0xFF,
+    ]
+    for size in (1, 2, 3):
+        for data in map(bytes, itertools.product(edges, repeat=size)):
+            assert ends_whole(data) is is_valid(data), data
+
+
+@given(st.binary(max_size=12))
+def test_any_bytes(data):
+    assert ends_whole(data) is is_valid(data)
+
+
+def test_a_character_can_always_be_finished():
+    """From every state there is a way back to the start within three bytes: the mask never leads into a corner."""
+    distance = {START: 0}
+    for _ in range(3):
+        for state, row in enumerate(FOLLOWING):
+            known = [distance[following] for following in row if following in distance]
+            if known:
+                distance.setdefault(state, 1 + min(known))
+    assert sorted(distance) == list(range(len(FOLLOWING))) and max(distance.values()) <= 3
+    assert ALLOWED.any(axis=1).all()
