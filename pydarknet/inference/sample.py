@@ -86,6 +86,8 @@ class Sampling:
         kept = _kept(p, least)
         if kept is None:  # so many symbols that each is below the cut-off; Darknet divides by zero here
             return _likeliest(p, least)
+        if self.top_k is not None and 2 * self.top_k * kept[kept.argmax()] < 1:  # what stays has less than half of p
+            return self._pick_of_those_that_stay(kept, random.uniform())
         symbol = _pick(kept, random.uniform())
         if not (self.utf8 or self._narrows):
             return symbol
@@ -94,7 +96,7 @@ class Sampling:
         # drawn again from them when not. It seldom is, and to see that one symbol stays costs less than
         # to find them all (benchmarks/generation.py).
         if self._narrows and not self._stays(kept, kept[symbol]):
-            symbol = self._drawn_from_those_that_stay(kept, random.uniform())
+            symbol = self._pick_of_those_that_stay(kept, random.uniform())
         return symbol
 
     def _stays(self, p, own):
@@ -110,7 +112,7 @@ class Sampling:
                 return False
         return self.min_p is None or own >= self.min_p * p[p.argmax()]
 
-    def _drawn_from_those_that_stay(self, p, uniform):
+    def _pick_of_those_that_stay(self, p, uniform):
         order = p.argsort()[::-1]
         falling = p[order]
         together = np.add.accumulate(falling)
