@@ -21,32 +21,7 @@ from dataclasses import dataclass, field
 
 from pydarknet.errors import CfgError, CfgWarning
 
-# Section names of pydarknet, with Darknet's abbreviations, to the one type that the code uses.
-SECTION_TYPES = {
-    "net": "net",
-    "network": "net",
-    "lstm": "lstm",
-    "gru": "gru",
-    "rnn": "rnn",
-    "crnn": "crnn",
-    "connected": "connected",
-    "conn": "connected",
-    "softmax": "softmax",
-    "soft": "softmax",
-    "activation": "activation",
-    "batchnorm": "batchnorm",
-    "cost": "cost",
-    "dropout": "dropout",
-}
-
-# Everything else that either fork's string_to_layer_type knows: layers for images, which we have not got.
-UNSUPPORTED_SECTIONS = frozenset(
-    """
-    avg avgpool contrastive conv conv_lstm convolutional crop deconv deconvolutional detection empty
-    Gaussian_yolo history implicit iseg l2norm local local_avg local_avgpool logistic lrn max maxpool
-    normalization region reorg reorg3d route sam scale_channels shortcut silence upsample yolo
-""".split()
-)
+NET = ("net", "network")  # the first section; the others are layers, whose names pydarknet.layers.registry knows
 
 MAX_FILE_BYTES = 16 << 20  # a cfg has a few kilobytes: more is some other file, given by mistake
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1  # Darknet keeps whole numbers in a C int
@@ -66,7 +41,7 @@ class Section:
     is never empty. Keys that nobody reads are reported by :meth:`Cfg.warn_unused`.
     """
 
-    type: str  # the canonical type: "net", "lstm", "connected", ...
+    type: str  # "net", or the layer's type: as written, until the registry knows of an abbreviation
     name: str  # as written, without brackets: "network", "conn", ...
     path: str
     line: int  # of the header
@@ -130,7 +105,7 @@ class Section:
 
     def _place(self, key: str | None = None) -> str:
         line = self.options[key][1] if key in self.options else self.line
-        return f"{self.path}:{line}: [{self.name}]"
+        return f"{self.path}:{line}: [{_shown(self.name)[1:-1]}]"
 
     def _items(self, key: str) -> list[str]:
         value = self.text(key)
@@ -220,7 +195,7 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
     fine here: whether the layers make a network is for the network to say.
 
     Raises :class:`CfgError` for text without sections, a first section that is not ``[net]``, a second ``[net]``, a
-    section that pydarknet has not got, an option before any section or without ``=``, key or value, and a NUL.
+    option before any section or without ``=``, key or value, and a NUL.
     Source: ``read_cfg`` and ``strip``, which also drop blanks everywhere.
     """
     sections: list[Section] = []
@@ -249,16 +224,7 @@ def _section(line: str, path: str, number: int) -> Section:
         raise CfgError(f"{path}:{number}: {_shown(line)} has no closing ]")
     if rest:
         raise CfgError(f"{path}:{number}: {_shown(line)} goes on after the ]: comments must have lines of their own")
-    if name in SECTION_TYPES:
-        return Section(SECTION_TYPES[name], name, path, number)
-    if name in UNSUPPORTED_SECTIONS:
-        raise CfgError(
-            f"{path}:{number}: [{name}] is a Darknet layer not supported by pydarknet, "
-            "which has the recurrent ones and what goes with them"
-        )
-    near = difflib.get_close_matches(name.lower()[:40], SECTION_TYPES, n=1)
-    hint = f"is it [{near[0]}] that you mean?" if near else f"there are {', '.join(sorted(SECTION_TYPES))}"
-    raise CfgError(f"{path}:{number}: {_shown(line)} is not a section of Darknet: {hint}")
+    return Section("net" if name in NET else name, name, path, number)
 
 
 def _check_net(sections: list[Section]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pydarknet.errors import InputError, WeightsError
 from pydarknet.inference.sample import OVERFLOW
+from pydarknet.optim.optimizers import SGD, clip_gradient
 
 STEPS = 16  # between two updates
 
@@ -21,7 +22,7 @@ STEPS = 16  # between two updates
 class Adaptation:
     """Scores text with ``network`` and trains it on what was scored; called like :meth:`Network.nats`.
 
-    The network's parameters change; dropout is switched off. Raises InputError for a rate that is
+    The network's parameters change; layers stop drawing random numbers. Raises InputError for a rate that is
     not above 0, and for one so high that the network overflows on the way; WeightsError for a network that
     overflows before it has learned anything.
     """
@@ -31,6 +32,7 @@ class Adaptation:
             raise InputError(f"the rate of adaptation is {rate:g}; it must be above 0")
         self.network, self.rate, self.steps = network, rate, steps
         self._begun = False
+        self._optimizer = SGD(network.parameters, momentum=0, decay=0)
         for layer in network.layers:
             layer.stop_drawing()
 
@@ -40,7 +42,7 @@ class Adaptation:
         return np.concatenate([self._learn(symbols[piece], truth[piece]) for piece in pieces])
 
     def _learn(self, symbols, truth):
-        block = self.network.parameters
+        block, n = self.network.parameters, truth.size
         block.clear_gradients()
         nats = self.network.train_call(symbols, truth, each=True)
         if not np.isfinite(nats).all():
@@ -48,8 +50,6 @@ class Adaptation:
                 raise InputError(f"adapting at a rate of {self.rate:g} has diverged: give a lower one")
             raise WeightsError(OVERFLOW)
         self._begun = True
-        n = truth.size
-        step = self.rate / n / max(1, block.gradient_norm() / n)
-        for group in block.groups:
-            block.values[group.run] -= block.values.dtype.type(step * group.learning_rate) * block.gradients[group.run]
+        clip_gradient(block, n)  # the gradient is that of the sum: the mean's norm is at most 1
+        self._optimizer.update(block, self.rate, n)
         return nats

@@ -10,9 +10,9 @@ the letter, and the exact gradient of it: with dẑ = scale dy
 
     dz = (dẑ - Σ dẑ / B) / d  -  ẑ Σ(dẑ ẑ) / ((B - 1) s)        dscale = Σ dy ẑ
 
-Where all B values are equal, the computed mean may be off by its last digit, and z - mean is rounding
-noise that a division by its own spread would blow up to ±1. So deviations within :data:`NOISE` of the
-largest value count as 0; where the spread is 0, ẑ is 0 and nothing flows back.
+Where all B values are equal, z - mean is rounding noise, which a division by its own spread would blow up
+to ±1. So the mean of the deviations, what rounding left of it, is taken off them, and deviations within
+:data:`NOISE` of the largest value count as 0; where the spread is 0, ẑ is 0 and nothing flows back.
 
 The rolling statistics move by a hundredth at every step: rolling = .99 rolling + .01 measured.
 With a single stream nothing can be measured (Darknet divides by zero: NaN); the rolling statistics,
@@ -94,6 +94,7 @@ class BatchNormTape:
         else:
             mean = z.mean(axis=1, keepdims=True)
             np.subtract(z, mean, out=z_hat)
+            z_hat -= z_hat.mean(axis=1, keepdims=True)
             z_hat *= np.abs(z_hat) > self.noise * np.abs(z).max(axis=1, keepdims=True)
             variance = np.einsum("gbf,gbf->gf", z_hat, z_hat)[:, None]
             variance /= self.B - 1

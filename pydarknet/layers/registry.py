@@ -3,6 +3,7 @@
 A new layer is a file with a class and a line in :data:`LAYERS`: the class reads its own section.
 """
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,17 @@ LAYERS = [
 ]
 
 
+LOSSES = {"softmax": "softmax", "soft": "softmax", "cost": "cost"}  # names and types of the sections that end a network
+
+# Everything else that either fork's string_to_layer_type knows: layers for images.
+UNSUPPORTED = frozenset(
+    """
+    avg avgpool contrastive conv conv_lstm convolutional crop deconv deconvolutional detection empty
+    Gaussian_yolo history implicit iseg l2norm local local_avg local_avgpool logistic lrn max maxpool
+    normalization region reorg reorg3d route sam scale_channels shortcut silence upsample yolo
+    """.split()
+)
+
 FLAGS = ("dontload", "dontsave", "stopbackward")  # of every layer
 OF_IMAGES = ("clip", "onlyforward", "smooth", "truth")  # which Darknet reads for every layer, and which mean nothing here
 
@@ -46,8 +58,11 @@ class Context:
 def split(cfg):
     """The sections of the layers, that of the softmax that ends the network, and that of the cost behind it or None.
 
-    Raises CfgError when the network ends otherwise.
+    Gives each section its canonical type. Raises CfgError for a section that is no layer of pydarknet, and when the
+    network ends otherwise.
     """
+    for section in cfg.layers:
+        section.type = _type_of(section)
     body = list(cfg.layers)
     cost = body.pop() if body and body[-1].type == "cost" else None
     if not body or body[-1].type != "softmax":
@@ -55,16 +70,34 @@ def split(cfg):
         raise where.error("the network must end in [softmax] (a [cost] may follow)")
     softmax = body.pop()
     for section in body:
-        if section.type in ("softmax", "cost"):
+        if section.type in LOSSES.values():
             raise section.error("only the end of the network may be a softmax or a cost")
     return body, softmax, cost
 
 
+def section_types():
+    """The names that a section may have in a cfg, abbreviations among them, each with its canonical type."""
+    return {name: layer.type for layer in LAYERS for name in (layer.type, *layer.abbreviations)} | LOSSES
+
+
+def _type_of(section):
+    types = section_types()
+    if section.name in types:
+        return types[section.name]
+    if section.name in UNSUPPORTED:
+        raise section.error("is a Darknet layer not supported by pydarknet, "
+                            "which has the recurrent ones and what goes with them")
+    near = difflib.get_close_matches(section.name.lower()[:40], types, n=1)
+    hint = f"is it [{near[0]}] that you mean?" if near else f"there are {', '.join(sorted(types))}"
+    raise section.error(f"is not a section of Darknet: {hint}")
+
+
 def build_layers(sections, context):
     """The layers of ``sections``, the first with the inputs of ``context``. They have taken no memory yet. Raises CfgError."""
+    classes = {layer.type: layer for layer in LAYERS}
     layers = []
     for section in sections:
-        layer = _class_of(section).from_section(section, context)
+        layer = classes[section.type].from_section(section, context)
         layer.dialect = context.dialect
         # What Darknet's parse_network_cfg reads for every layer.
         layer.learning_rate = section.number("learning_rate", 1.0)
@@ -83,10 +116,3 @@ def build_loss(softmax, cost, outputs, inputs, dtype):
     for section in filter(None, (softmax, cost)):
         section.ignore("learning_rate", *FLAGS, *OF_IMAGES)
     return read_loss(softmax, cost, inputs, dtype)
-
-
-def _class_of(section):
-    for layer in LAYERS:
-        if section.type in (layer.type, *layer.abbreviations):
-            return layer
-    raise section.error("this layer is not built yet")

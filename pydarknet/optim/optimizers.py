@@ -132,8 +132,8 @@ class OptimizerOptions:
             momentum=net.number("momentum", 0.9, minimum=0),
             decay=net.number("decay", 0.0001, minimum=0),
             adam=adam,
-            B1=net.number("B1", 0.9, minimum=0, maximum=1) if adam else 0.9,
-            B2=net.number("B2", 0.999, minimum=0, maximum=1) if adam else 0.999,
+            B1=_below_one(net, "B1", 0.9) if adam else 0.9,
+            B2=_below_one(net, "B2", 0.999) if adam else 0.999,
             eps=net.number("eps", 1e-7, minimum=0) if adam else 1e-7,
             clip_norm=net.number("clip_norm", 0.0, minimum=0),
         )
@@ -143,3 +143,10 @@ class OptimizerOptions:
         if self.adam:
             return Adam(block, self.decay, self.B1, self.B2, self.eps)
         return SGD(block, self.momentum, self.decay)
+
+
+def _below_one(net, key, default):
+    value = net.number(key, default, minimum=0)
+    if value >= 1:
+        raise net.error(f"{key}={value:g} must be below 1: at 1 nothing new would enter the average", key)
+    return value

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydarknet.darknet.cfg import MAX_FILE_BYTES, SECTION_TYPES, UNSUPPORTED_SECTIONS, parse_cfg, parse_cfg_text
+from pydarknet.darknet.cfg import MAX_FILE_BYTES, parse_cfg, parse_cfg_text
 from pydarknet.errors import CfgError, CfgWarning
 from pydarknet.optim.schedules import Schedule
 
@@ -101,16 +101,6 @@ def test_blanks_are_dropped_everywhere():
 
 def test_a_value_may_hold_an_equals_sign():
     assert lstm("a=b=c\n").text("a") == "b=c"
-
-
-@pytest.mark.parametrize("name", sorted(SECTION_TYPES.keys() - {"net", "network"}))
-def test_every_section_name_has_its_type(name):
-    layer = parse_cfg_text(f"[network]\n[ {name} ]\n", "x").layers[0]
-    assert (layer.name, layer.type) == (name, SECTION_TYPES[name])
-
-
-def test_abbreviations():
-    assert [SECTION_TYPES[name] for name in ("network", "conn", "soft")] == ["net", "connected", "softmax"]
 
 
 # Values
@@ -251,20 +241,10 @@ def test_keys_that_nobody_asked_for_are_told():
         ("[net]\n[lstm]\noutput=\n", "x.cfg:3: [lstm] 'output=' is not key=value"),
         ("[net]\n[lstm]\n=5\n", "x.cfg:3: [lstm] '=5' is not key=value"),
         ("[net]\nbatch=\x001\n", "x.cfg:2: holds a NUL byte"),
-        ("[net]\n[LSTM]\n", "x.cfg:2: '[LSTM]' is not a section of Darknet: is it [lstm] that you mean?"),
-        ("[net]\n[]\n", "x.cfg:2: '[]' is not a section of Darknet: there are activation, "),
-        ("[net]\n[a\x1bb]\n", r"x.cfg:2: '[a\x1bb]' is not a section"),
     ],
 )
 def test_text_that_is_no_cfg(text, said):
     assert message_of_text(text).startswith(said)
-
-
-@pytest.mark.parametrize("name", sorted(UNSUPPORTED_SECTIONS))
-def test_layers_for_images_are_known_by_name(name):
-    assert message_of_text(f"[net]\n\n[{name}]\nsize=3\n").startswith(
-        f"x.cfg:3: [{name}] is a Darknet layer not supported by pydarknet"
-    )
 
 
 def test_long_lines_are_cut_in_messages():

@@ -1,0 +1,73 @@
+"""Batch norm where the streams are alike at a step: float32 gives what float64 gives."""
+
+import numpy as np
+import pytest
+
+from pydarknet import Corpus, Trainer
+from pydarknet.darknet.cfg import parse_cfg_text
+from pydarknet.network import Network
+
+D, T = 40, 10
+OPTIONS = {"lstm": "", "gru": "tanh=1\n", "rnn": "activation=tanh\n", "connected": "activation=tanh\n"}
+
+
+def network(layer, B, dtype, H=16, count=1, **net):
+    net = "".join(f"{key}={value}\n" for key, value in {"inputs": D, "batch": B, "time_steps": T, **net}.items())
+    body = f"[{layer}]\noutput={H}\nbatch_normalize=1\n{OPTIONS[layer]}" * count
+    text = f"[net]\n{net}{body}[connected]\noutput={D}\nactivation=linear\n[softmax]\n"
+    return Network(parse_cfg_text(text, "x.cfg"), srand=1, dtype=dtype)
+
+
+def gradient(net, symbols):
+    net.parameters.clear_gradients()
+    net.train_call(symbols[:-1], symbols[1:])
+    return net.parameters.gradients.astype(np.float64)
+
+
+@pytest.mark.parametrize("layer", OPTIONS)
+@pytest.mark.parametrize("B", range(3, 13))
+@pytest.mark.parametrize(("H", "count"), [(16, 1), (64, 2)])
+def test_gradients_with_steps_alike_in_all_streams(layer, B, H, count):
+    """Within 3 % of float64 (2 % is the most that was seen; without the care that is taken, 4e5 times too large)."""
+    random = np.random.default_rng(B)
+    for alike in (1, 2, 5, 8):
+        symbols = random.integers(D, size=(T + 1, B))
+        symbols[random.choice(T, alike, replace=False)] = 32
+        if alike == 5:
+            symbols[:alike] = random.integers(D, size=(alike, 1))  # from the empty state on
+        single, double = network(layer, B, np.float32, H, count), network(layer, B, np.float64, H, count)
+        double.parameters.values[:] = single.parameters.values
+        ours, right = gradient(single, symbols), gradient(double, symbols)
+        error = np.linalg.norm(ours - right) / np.linalg.norm(right)
+        assert error < 0.03, f"{alike} steps alike: {error:.3f} of the gradient is wrong"
+
+
+@pytest.mark.parametrize("layer", ["lstm", "gru"])
+@pytest.mark.parametrize("B", [3, 6])
+def test_training_ends_where_that_of_float64_does(layer, B):
+    """A text with one common character, so that the streams often agree."""
+    random = np.random.default_rng(1)
+    words = [random.integers(1, D, size=random.integers(1, 4)) for _ in range(12)]
+    text = np.concatenate([piece for n in random.integers(12, size=800) for piece in (words[n], [0, 0])])
+    losses = []
+    for dtype in (np.float32, np.float64):
+        net = network(layer, B, dtype, adam=1, learning_rate=0.003, max_batches=300)
+        trainer = Trainer(net, Corpus.from_symbols(text), srand=1)
+        losses.append(np.mean([step.loss for step in trainer.run()][-50:]))
+    # Few streams make a chaotic run: float64 runs from weights that differ by 1e-6 end up to 9 % apart (measured, GRU, B=3).
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] < 2.2  # it has learned: ln 40 is 3.7
+
+
+def test_the_rolling_statistics_of_a_single_stream_are_about_the_mean_before():
+    """rolling variance = .99 rolling + .01 (z - rolling mean)², with the mean before z is taken into it."""
+    net = network("connected", 1, np.float64, H=3)
+    norm = net.layers[0].norm
+    norm.rolling_mean.value[:], norm.rolling_variance.value[:] = [1, 2, 3], [4, 5, 6]
+    net.layers[0].step_by_step = True
+    symbols = np.array([[7], [8]])
+    with pytest.warns(UserWarning, match="single stream"):
+        net.train_call(symbols[:1], symbols[1:])
+    z = net.layers[0].weights.value[:, 7]
+    np.testing.assert_allclose(norm.rolling_variance.value, 0.99 * np.array([4, 5, 6]) + 0.01 * (z - [1, 2, 3]) ** 2)
+    np.testing.assert_allclose(norm.rolling_mean.value, 0.99 * np.array([1, 2, 3]) + 0.01 * z)
