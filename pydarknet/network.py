@@ -165,7 +165,7 @@ class Network:
             raise InputError("symbols must be integers of shape (T, B)") from None
         if symbols.ndim != 2 or symbols.dtype.kind not in "iu" or not symbols.shape[1] or len(symbols) < least_steps:
             raise InputError(
-                f"symbols must be integers of shape (T, B) with at least {least_steps} steps and one stream, "
+                f"symbols must be integers of shape (T, B) with at least {'one step and ' * least_steps}one stream, "
                 f"not {symbols.dtype} of shape {symbols.shape}"
             )
         if symbols.size and not 0 <= symbols.min() <= symbols.max() < self.inputs:

@@ -276,3 +276,36 @@ def test_paths_may_be_bytes(tmp_path):
     network = load_network(os.fsencode(write_cfg(tmp_path)), srand=1)
     network.save_weights(os.fsencode(tmp_path / "tiny.weights"))
     network.load_weights(os.fsencode(tmp_path / "tiny.weights"))
+
+
+def test_no_steps_is_an_input_error(tmp_path):
+    network = load_network(write_cfg(tmp_path), srand=1)
+    none = np.zeros((0, 2), int)
+    for call in (network.nats, network.train_call):
+        with pytest.raises(InputError, match=r"at least one step and one stream, not int64 of shape \(0, 2\)"):
+            call(none, none)
+    with pytest.raises(InputError, match="at least one step"):
+        network.layer_output(0, none)
+    assert network.predict(none).shape == (0, 2, 64)  # nothing follows nothing
+
+
+def test_a_loss_beyond_the_smallest_float32_is_told(tmp_path):
+    """-ln p of a symbol whose p underflows: 87.3 nats is no bound."""
+    network = load_network(write_cfg(tmp_path), srand=1)
+    network.layers[-1].biases.value[:] = np.where(np.arange(64) == 3, 1000, 0)
+    truth = np.full((2, 2), 5)
+    loss = network.train_call(symbols(2, 2), truth)
+    assert loss == pytest.approx(4000, rel=1e-2)
+
+
+def test_the_temperature_of_a_softmax_is_in_its_gradient(tmp_path):
+    """(p - onehot) / τ: exact, where Darknet leaves the division out. Documented in losses.py."""
+    cfg = write_cfg(tmp_path, LAYERS.replace("[softmax]", "[softmax]\ntemperature=2"))
+    network = load_network(cfg, srand=1, dtype="float64")
+    x, y = symbols(3, 2), symbols(3, 2, seed=2)
+    network.train_call(x, y)
+    gradient = network.layers[-1].biases.gradient.copy()
+    network.reset_state()
+    p = network.predict(x)
+    p[np.arange(3)[:, None], np.arange(2), y] -= 1
+    np.testing.assert_allclose(gradient, p.sum(axis=(0, 1)) / 2, rtol=1e-9, atol=1e-12)

@@ -128,7 +128,8 @@ class ParameterBlock:
 
     def gradient_norm(self):
         """The Euclidean norm of the whole gradient."""
-        square = float(np.dot(self.gradients, self.gradients))
+        with np.errstate(over="ignore"):
+            square = float(np.dot(self.gradients, self.gradients))
         if square < np.finfo(self.gradients.dtype).max:
             return math.sqrt(square)
         return float(np.linalg.norm(self.gradients.astype(np.float64)))  # the squares of float32 overflow at 1e19

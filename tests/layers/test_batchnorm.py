@@ -71,3 +71,18 @@ def test_the_rolling_statistics_of_a_single_stream_are_about_the_mean_before():
     z = net.layers[0].weights.value[:, 7]
     np.testing.assert_allclose(norm.rolling_variance.value, 0.99 * np.array([4, 5, 6]) + 0.01 * (z - [1, 2, 3]) ** 2)
     np.testing.assert_allclose(norm.rolling_mean.value, 0.99 * np.array([1, 2, 3]) + 0.01 * z)
+
+
+@pytest.mark.parametrize("B", range(3, 13))
+def test_values_that_differ_by_rounding_alone_count_as_equal(B):
+    """As the rows of a matrix product may, by where they stand in it."""
+    norm = network("connected", B, np.float32, H=3).layers[0].norm
+    z = np.float32([0.7, -7.3, 400]) * np.ones((1, B, 1), np.float32)
+    z[:, ::2] = np.nextafter(z[:, ::2], np.float32(np.inf))
+    tape = norm.tape(1, B)
+    tape.forward(z, 0)
+    assert not z.any() and not tape.backward(np.random.default_rng(1).normal(size=z.shape).astype(np.float32), 0).any()
+    z = np.float32([0.7, -7.3, 400]) * np.ones((1, B, 1), np.float32)
+    z[:, 0] *= np.float32(1.001)
+    tape.forward(z, 0)
+    np.testing.assert_allclose(np.abs(z[0, 0]), (B - 1) / np.sqrt(B), rtol=0.01)  # what differs is still told apart
