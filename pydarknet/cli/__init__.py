@@ -21,7 +21,7 @@ from pydarknet.errors import CfgWarning, PydarknetError
 SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has it}
     "Train": {"train": "train"},
     "Write": {"generate": "generate", "generatetactic": "generate"},
-    "Measure": {"valid": "valid", "validtactic": "valid", "vec": "vec"},
+    "Measure": {"valid": "valid", "validtactic": "valid", "score": "score", "vec": "vec"},
     "Weights files": {
         "average": "weight_tools",
         "convert": "weight_tools",

@@ -19,6 +19,7 @@ from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import show, why
 
 PATH = click.Path(path_type=str)
+SLOW = 1.0  # seconds, after which progress is shown
 DIALECTS = Choice([d.value for d in Dialect])
 
 cfg_argument = click.argument("cfg", type=PATH)
@@ -85,6 +86,20 @@ def open_text(path):
         raise _cannot_read(show(path), error) from None
     with file:
         yield io.BufferedReader(_Readable(file, show(path)))
+
+
+def showing(scored, total):
+    """``scored``, with a bar on a terminal when it takes long."""
+    if not sys.stderr.isatty():
+        yield from scored
+        return
+    from tqdm import tqdm
+
+    bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}" if total else "{n_fmt} characters {elapsed}"
+    with tqdm(total=total, delay=SLOW, leave=False, dynamic_ncols=True, file=sys.stderr, bar_format=bar_format) as bar:
+        for block in scored:
+            yield block
+            bar.update(len(block[1]))
 
 
 class _Readable(io.RawIOBase):

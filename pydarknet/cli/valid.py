@@ -17,6 +17,7 @@ from pydarknet.cli.options import (
     dialect_option,
     open_text,
     seed_option,
+    showing,
     text_argument,
     weights_argument,
 )
@@ -39,7 +40,6 @@ from pydarknet.text.corpus import Corpus
 
 FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
 UTF8_FIGURES = "utf8_characters", "bits_per_utf8_character", "nats_per_utf8_character"
-SLOW = 1.0  # seconds, after which the progress is shown
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead; a number beyond all bounds is null."
@@ -116,7 +116,7 @@ def valid(cfg, weights, texts, seed, as_json, characters_file, every, streams, a
                 watch.read(corpus)
         log = stack.enter_context(_created(characters_file)) if characters_file else None
         scored = surprise(network, blocks, seed, nats=Adaptation(network, adapt).nats if adapt else None)
-        for before, after, nats in scored if every else _showing(scored, total):
+        for before, after, nats in scored if every else showing(scored, total):
             running = tally.add(before, after, nats)
             if log:
                 _append(log, characters_file, running[0], after, nats)
@@ -146,7 +146,7 @@ def validtactic(cfg, weights, text, seed, as_json, every, dialect):
     tally = TacticTally()
     with open_text(text) as file:
         scored = surprise(network, blocks_of_file(file), seed)
-        for block in scored if every else _showing(scored, _size(file)):
+        for block in scored if every else showing(scored, _size(file)):
             _print_lines(tactic_lines, every, *tally.add(*block))
     _print_score(tactic_lines, tally.score, as_json, every)
 
@@ -167,20 +167,6 @@ def _size(file):
         return os.fstat(file.fileno()).st_size or None
     except (OSError, ValueError):
         return None
-
-
-def _showing(scored, total):
-    """``scored``, with a bar on a terminal when it takes long."""
-    if not sys.stderr.isatty():
-        yield from scored
-        return
-    from tqdm import tqdm
-
-    bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}" if total else "{n_fmt} characters {elapsed}"
-    with tqdm(total=total, delay=SLOW, leave=False, dynamic_ncols=True, file=sys.stderr, bar_format=bar_format) as bar:
-        for block in scored:
-            yield block
-            bar.update(len(block[1]))
 
 
 def _print_lines(lines, every, characters, words, nats):

@@ -39,11 +39,9 @@ def test_every_long_option_works_with_one_dash_and_with_two(path, dashes):
     for option in command.params:
         if isinstance(option, click.Option):
             name = dashes + option.opts[-1].lstrip("-")
-            value = (
-                []
-                if option.is_flag
-                else {"IntRange": ["1"], "FloatRange": [".5"], "Choice": ["pjreddie"]}.get(type(option.type).__name__, ["1"])
-            )
+            choices = getattr(option.type, "choices", None)
+            known = {click.IntRange: "1", click.FloatRange: ".5"}
+            value = [] if option.is_flag else [choices[0] if choices else known.get(type(option.type), "1")]
             context = command.make_context(path[-1], [name, *value], resilient_parsing=True, **cli.context_settings)
             assert context.params[option.name] not in (None, False), name
             joined = command.make_context(path[-1], ["=".join([name, *value])], resilient_parsing=True, **cli.context_settings)

@@ -1,0 +1,165 @@
+"""``pydarknet score``: where a text surprises the network, in colours, by line, as JSON or as a page."""
+
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from itertools import groupby
+
+import click
+import numpy as np
+
+from pydarknet.cli.commands import Choice, command
+from pydarknet.cli.options import (
+    PATH,
+    cfg_argument,
+    check_output,
+    dialect_option,
+    open_text,
+    seed_option,
+    showing,
+    weights_argument,
+)
+from pydarknet.errors import InputError, TextError
+from pydarknet.inference.sample import DEFAULT_SEED
+from pydarknet.inference.score import blocks_of_corpus, surprise
+from pydarknet.inference.surprise import MEASURES, lines_of, most_surprising
+from pydarknet.network import load_network
+from pydarknet.system.files import show, why, write_atomically
+from pydarknet.text.corpus import Corpus
+from pydarknet.views.score_page import level, page, shown_as
+
+STYLES = ("", "33", "38;5;208", "31", "1;37;41")  # of the levels: yellow, orange, red, white on red
+MARKS = " .:*#"  # where there are no colours
+NARROWEST = 20  # columns for the text beside the numbers
+
+
+@command(sections={"Output": "top by as_json html color", "Reading": "seed dialect"})
+@cfg_argument
+@weights_argument
+@click.argument("text", type=PATH)
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N most surprising lines, the most surprising first.")
+@click.option(
+    "--by",
+    type=Choice(MEASURES),
+    default="peak",
+    show_default=True,
+    help="What makes a line surprising: the most bits of three characters in a row, as a mistake of typing has them; bits "
+    "per character; or all bits.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the bits of every character.")
+@click.option("--html", type=PATH, metavar="FILE", help="Write a page to FILE, whole in itself, instead of printing the text.")
+@click.option(
+    "--color",
+    type=Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours; auto: on a terminal, unless NO_COLOR is set.",
+)
+@seed_option
+@dialect_option
+def score(cfg, weights, text, top, by, as_json, html, color, seed, dialect):
+    """Show where a text surprises the network of CFG and WEIGHTS.
+
+    TEXT is a file; - is standard input. Each line is printed with its number, its bits and its bits per character,
+    and the characters in colours: yellow from 3 bits, orange from 5, red from 8, white on red from 12. Without
+    colours, marks . : * # stand below them. A bit more is half as likely: with 12 bits a character was one in 4096.
+
+    Example: pydarknet score cfg/rnn.cfg backup/rnn_final.weights module.py --top 20
+    """
+    if html and as_json:
+        raise click.UsageError("--html and --json: give one of them")
+    if html:
+        check_output(html, [cfg, weights, text])
+    network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
+    if network.inputs > 256:
+        raise InputError(f"score is for networks over bytes: the cfg has inputs={network.inputs}")
+    with open_text(text) as file:
+        data = file.read()
+    with Corpus.from_symbols(data, show(text)) as corpus:
+        scored = surprise(
+            network, blocks_of_corpus(corpus, network.inputs), DEFAULT_SEED if seed is None else os.fsencode(seed)
+        )
+        lines = lines_of(data, np.concatenate([nats for *_, nats in showing(scored, len(data))]))
+    chosen = most_surprising(lines, top, by) if top else lines
+    if html:
+        _write_page(html, page(show(text), lines, most_surprising(lines, top or 20, by)))
+        click.echo(f"Saved {show(html)}")
+    elif as_json:
+        click.echo(json.dumps(_record(lines, chosen)))
+    else:
+        _print(chosen, color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        if not top:
+            click.echo(_sum(lines))
+
+
+def _sum(lines):
+    bits, characters = sum(line.total for line in lines), sum(len(line.bits) for line in lines) - 1
+    return f"{len(lines)} lines, {characters} characters scored, {bits:.1f} bits, {bits / characters:.4f} bits per character"
+
+
+def _record(lines, chosen):
+    return {
+        "characters": sum(len(line.bits) for line in lines) - 1,
+        "bits": sum(line.total for line in lines),
+        "lines": [
+            {
+                "line": line.number,
+                "text": line.text,
+                "bits": line.total,
+                "bits_per_character": line.mean,
+                "peak": line.peak,
+                "characters": [[character, round(bits, 4)] for character, bits in zip(line.characters, line.bits.tolist())],
+            }
+            for line in chosen
+        ],
+    }
+
+
+def _write_page(path, text):
+    try:
+        write_atomically(path, [text.encode()])
+    except (OSError, ValueError) as error:
+        raise TextError(f"{show(path)}: cannot write the page: {why(error)}") from None
+
+
+def _print(lines, colours):
+    digits = max(len(str(line.number)) for line in lines)
+    margin = digits + 2 + 8 + 6 + 2
+    width = max(NARROWEST, shutil.get_terminal_size().columns - margin) if sys.stdout.isatty() or not colours else 1 << 30
+    sys.stdout.write(f"{'':{digits}}  {'bits':>8}{'/char':>6}\n")
+    for line in lines:
+        head = f"{line.number:{digits}}  {line.total:8.1f}{line.mean:6.2f}  "
+        for row in _rows(line, width):
+            sys.stdout.write(head + (_coloured(row) if colours else "".join(shown for shown, _ in row)).rstrip() + "\n")
+            head = " " * margin
+            marks = "".join(MARKS[level] * _columns(shown) for shown, level in row).rstrip()
+            if marks and not colours:
+                sys.stdout.write(head + marks + "\n")
+
+
+def _rows(line, width):
+    """The line as rows of (what is shown of a character, its level), each at most ``width`` columns."""
+    row, used = [], 0
+    for character, bits in zip(line.characters, line.bits.tolist()):
+        shown = shown_as(character).expandtabs(4)
+        columns = _columns(shown)
+        if used + columns > width and row:
+            yield row
+            row, used = [], 0
+        row.append((shown, level(bits)))
+        used += columns
+    yield row
+
+
+def _columns(shown):
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
+
+
+def _coloured(row):
+    parts = []
+    for number, group in groupby(row, key=lambda pair: pair[1]):
+        text = "".join(shown for shown, _ in group)
+        parts.append(f"\033[{STYLES[number]}m{text}\033[0m" if number else text)
+    return "".join(parts)

@@ -1,0 +1,1 @@
+"""What turns a network, a text or a run into something to look at."""
