@@ -81,14 +81,15 @@ def rnn():
     """
 
 
-def _add(command, example, callback=None, fixed=None, **defaults):
+def _add(command, example, callback=None, fixed=None, help=None, **defaults):
     """Add ``command`` to ``rnn``, taking all of Darknet's options; ``defaults`` and what is ``fixed`` by parameter."""
     fixed = fixed or {}
+    help = help or command.help.partition("Example: ")[0]
     added = DarknetCommand(
         command.name,
         callback=partial(callback or command.callback, **fixed),
         params=[copy.copy(parameter) for parameter in command.params if parameter.name not in fixed],
-        help=command.help.partition("Example: ")[0] + f"Example: pydarknet rnn {command.name} {example}",
+        help=help + f"Example: pydarknet rnn {command.name} {example}",
     )
     for parameter in added.params:
         parameter.default = defaults.get(parameter.name, parameter.default)
@@ -116,8 +117,15 @@ def _generate(seed, seed_file, tokens_file, **others):
 
 
 _add(train, "cfg/rnn.cfg -file text.txt", text_file=DEFAULT_TEXT)
-_add(generate, "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0", _generate, {"as_bytes": True})
-_add(generatetactic, "cfg/rnn.cfg coq.weights -temp .3 < proof.txt", fixed={"text": None})
+_add(
+    generate,
+    "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0",
+    _generate,
+    {"as_bytes": True},
+    "Write text with the network of CFG and WEIGHTS, byte for byte as Darknet does.\n\n"
+    "The seed is written first, then what goes on from it. With the same weights and -srand it is Darknet's text.\n\n",
+)
+_add(generatetactic, "cfg/rnn.cfg coq.weights -temp .3 < proof.txt", fixed={"text": None, "as_bytes": True})
 _add(valid, "cfg/rnn.cfg rnn.weights < text.txt", fixed={"texts": ()}, every=1)
 _add(validtactic, "cfg/rnn.cfg coq.weights < proofs.txt", fixed={"text": None}, every=1)
-_add(vec, "cfg/rnn.cfg rnn.weights < names.txt", fixed={"text": None})
+_add(vec, "cfg/rnn.cfg rnn.weights < names.txt", fixed={"text": None, "as_bytes": True})

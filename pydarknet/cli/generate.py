@@ -3,8 +3,6 @@
 import codecs
 import json
 import os
-import re
-import sys
 import time
 
 import click
@@ -12,6 +10,7 @@ import click
 from pydarknet.cli.commands import command
 from pydarknet.cli.options import (
     PATH,
+    bytes_option,
     cfg_argument,
     dialect_option,
     open_text,
@@ -20,6 +19,7 @@ from pydarknet.cli.options import (
     text_argument,
     weights_argument,
 )
+from pydarknet.cli.streams import write_bytes
 from pydarknet.errors import InputError
 from pydarknet.inference.sample import DEFAULT_SEED, DEFAULT_TEMPERATURE, darknet_random, generate_tactic
 from pydarknet.inference.sample import generate as generate_symbols
@@ -27,8 +27,6 @@ from pydarknet.network import load_network
 from pydarknet.system.files import show
 from pydarknet.text.stores import read_tokens
 from pydarknet.text.utf8 import state_behind
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but for tabs and line ends: a terminal obeys them
 
 length_option = click.option(
     "-len", "--len", "length", type=click.IntRange(0), default=1000, show_default=True, help="Characters to write."
@@ -65,9 +63,7 @@ tokens_option = click.option(
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Texts to write, all at once.")
 @click.option("--separator", default="---", show_default=True, metavar="LINE", help="The line between two texts.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, with all texts and how each has ended.")
-@click.option(
-    "--bytes", "as_bytes", is_flag=True, help="Write Darknet's bytes, whole characters or not; -len counts bytes then."
-)
+@bytes_option("Write Darknet's bytes, whole characters or not, to a terminal also; -len counts bytes then.")
 @temperature_option
 @click.option("--top-k", type=click.IntRange(1), metavar="K", help="Draw from the K likeliest characters only.")
 @click.option(
@@ -154,7 +150,7 @@ def generate(
     )
     texts = [Text(spell, symbols, until, whole) for _ in range(count)]
     if count == 1 and not as_json:
-        _write(_streamed(texts[0], (step[0] for step in steps)), raw=as_bytes)
+        write_bytes(_streamed(texts[0], (step[0] for step in steps)), raw=as_bytes)
         return
     written = [bytearray(text.start) for text in texts]
     for step in steps:
@@ -168,7 +164,7 @@ def generate(
     else:
         between = os.fsencode(separator) + b"\n"
         for n, data in enumerate(written):
-            _write([between * (n > 0), data], raw=as_bytes)
+            write_bytes([between * (n > 0), data, b"\n"], raw=as_bytes)
 
 
 @command()
@@ -176,11 +172,12 @@ def generate(
 @weights_argument
 @text_argument
 @length_option
+@bytes_option("Write control characters to a terminal as they are; elsewhere they always are.")
 @temperature_option
 @tokens_option
 @srand_option("a text")
 @dialect_option
-def generatetactic(cfg, weights, text, length, temperature, tokens_file, srand, dialect):
+def generatetactic(cfg, weights, text, length, as_bytes, temperature, tokens_file, srand, dialect):
     """Write the tactic that goes on from a proof: as far as a full stop with a newline behind it.
 
     The proof is the file TEXT, or standard input, and is not written again. The bytes are Darknet's.
@@ -192,7 +189,8 @@ def generatetactic(cfg, weights, text, length, temperature, tokens_file, srand, 
     with open_text(text) as file:
         prompt = file.read()
     random = darknet_random(network, srand)
-    _write((spell(symbol) for symbol in generate_tactic(network, prompt, length, temperature, random)), raw=True)
+    write_bytes(map(spell, generate_tactic(network, prompt, length, temperature, random)), raw=as_bytes)
+    write_bytes([b"\n"])
 
 
 class Text:
@@ -229,25 +227,8 @@ def _streamed(text, symbols):
     for symbol in symbols:
         yield text.add(symbol)
         if text.ended_by is not None:
-            return
-
-
-def _write(pieces, raw):
-    """Write a text to standard output, on a terminal at once and, unless ``raw``, without its control characters."""
-    out = sys.stdout.buffer
-    on_terminal = sys.stdout.isatty()
-    for piece in pieces:
-        if on_terminal and not raw:
-            piece = CONTROL.sub(_escape, _decoded(piece)).encode()
-        out.write(piece)
-        if on_terminal:
-            out.flush()
-    out.write(b"\n")
-    out.flush()
-
-
-def _escape(match):
-    return f"\\x{ord(match[0]):02x}"
+            break
+    yield b"\n"
 
 
 def _decoded(data):

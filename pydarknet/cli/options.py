@@ -36,6 +36,10 @@ dialect_option = click.option(
 seed_option = click.option("-seed", "--seed", help="Text that is read first. Default: two line ends.")
 
 
+def bytes_option(help):
+    return click.option("--bytes", "as_bytes", is_flag=True, help=help)
+
+
 def srand_option(what):
     return click.option(
         "-srand",
@@ -110,6 +114,9 @@ class _Readable(io.RawIOBase):
 
     def readable(self):
         return True
+
+    def fileno(self):
+        return self._file.fileno()
 
     def readinto(self, buffer):
         try:

@@ -84,7 +84,7 @@ def score(cfg, weights, text, top, by, as_json, html, color, seed, dialect):
         lines = lines_of(data, np.concatenate([nats for *_, nats in showing(scored, len(data))]))
     chosen = most_surprising(lines, top, by) if top else lines
     if html:
-        _write_page(html, page(show(text), lines, most_surprising(lines, top or 20, by)))
+        _write_page(html, page("standard input" if text == "-" else show(text), lines, most_surprising(lines, top or 20, by)))
         click.echo(f"Saved {show(html)}")
     elif as_json:
         click.echo(json.dumps(_record(lines, chosen)))

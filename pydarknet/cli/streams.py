@@ -1,10 +1,14 @@
 """Standard input, output and error, also where they are closed, full, gone, or of a narrow encoding."""
 
+import codecs
 import io
 import os
+import re
 import sys
 
 import click
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends: a terminal obeys them
 
 
 def prepare_streams():
@@ -50,3 +54,20 @@ def drop(stream):
     except (OSError, ValueError):  # a stream of a test, or one that has been closed
         return
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def write_bytes(pieces, raw=False):
+    """Write the byte strings ``pieces`` to standard output, on a terminal at once and, unless ``raw``, as it can be shown.
+
+    What comes from a text or a network must not move the cursor or set the title of the window.
+    """
+    out = sys.stdout.buffer
+    on_terminal = sys.stdout.isatty()
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    for piece in pieces:
+        if on_terminal and not raw:
+            piece = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", decoder.decode(piece)).encode()
+        out.write(piece)
+        if on_terminal:
+            out.flush()
+    out.flush()

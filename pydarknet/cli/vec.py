@@ -1,12 +1,20 @@
 """``pydarknet vec``: lines as vectors."""
 
 import os
-import sys
 
 import click
 
 from pydarknet.cli.commands import command
-from pydarknet.cli.options import cfg_argument, dialect_option, open_text, seed_option, text_argument, weights_argument
+from pydarknet.cli.options import (
+    bytes_option,
+    cfg_argument,
+    dialect_option,
+    open_text,
+    seed_option,
+    text_argument,
+    weights_argument,
+)
+from pydarknet.cli.streams import write_bytes
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import line_vectors
 from pydarknet.network import load_network
@@ -25,8 +33,9 @@ from pydarknet.network import load_network
     metavar="N",
     help="Number of the layer, counted from 0, whose output is the vector.",
 )
+@bytes_option("Write control characters to a terminal as they are; elsewhere they always are.")
 @dialect_option
-def vec(cfg, weights, text, seed, layer, dialect):
+def vec(cfg, weights, text, seed, layer, as_bytes, dialect):
     """Print a vector for each line of a text: what the first layer puts out when it has read the line.
 
     The lines are those of the file TEXT, or of standard input. Each is printed without its blanks and
@@ -36,7 +45,10 @@ def vec(cfg, weights, text, seed, layer, dialect):
     """
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
-    out = sys.stdout.buffer
     with open_text(text) as file:
-        for line, vector in line_vectors(network, file, seed, layer):
-            out.write(line + "".join(f",{x:g}" for x in vector.tolist()).encode() + b"\n")
+        vectors = line_vectors(network, file, seed, layer)
+        write_bytes((line + _numbers(vector) for line, vector in vectors), raw=as_bytes)
+
+
+def _numbers(vector):
+    return "".join(f",{x:g}" for x in vector.tolist()).encode() + b"\n"

@@ -1,5 +1,6 @@
 """Standard input, output and error that are closed, full, gone or of a narrow encoding: never a traceback."""
 
+import io
 import os
 import shlex
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 from command_line import make_network, run
 from runs import environment, write_cfg, write_text
 
-from pydarknet.cli import COMMANDS, cli
+from pydarknet.cli import COMMANDS, cli, main, options
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
@@ -135,3 +136,65 @@ def test_out_of_memory_is_a_line_that_says_what_to_do(monkeypatch, error):
     result = run("ops", "x")
     assert result.code == 1 and result.err.startswith("pydarknet: out of memory") and result.err.count("\n") == 1
     assert str(error) in result.err and "a smaller batch" in result.err
+
+
+def on_terminal(folder, line):
+    """What ``pydarknet LINE`` shows on a terminal."""
+    import pty
+
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        f"{shlex.quote(sys.executable)} -m pydarknet {line}",
+        shell=True,
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            block = os.read(master, 4096)
+        except OSError:  # EIO: all who could write have ended
+            break
+        if not block:
+            break
+        shown += block
+    os.close(master)
+    assert process.wait(timeout=60) == 0, shown
+    return shown.replace(b"\r\n", b"\n")
+
+
+def test_a_terminal_is_sent_no_control_characters(folder):
+    (folder / "escape.txt").write_bytes(b"\x1b[2J\x9b\tf\xc3\xbc\xff\n")
+    for line in ("vec net.cfg net.weights escape.txt", "generate net.cfg net.weights -len 0 --bytes --seed-file escape.txt"):
+        if line.startswith("vec"):
+            assert on_terminal(folder, line).startswith(rb"\x1b[2J\x9bf" + "ü".encode() + rb"\xff,")
+        raw = on_terminal(folder, line + (" --bytes" if line.startswith("vec") else ""))
+        assert raw.startswith(b"\x1b[2J\x9b")
+    assert b"\x1b[2J" in shell(folder, "vec net.cfg net.weights escape.txt").stdout, "a pipe gets the bytes"
+    seen = on_terminal(folder, "generatetactic net.cfg net.weights proof.txt -len 300 -srand 1 -temp 3")
+    assert not [byte for byte in seen if byte < 32 and byte not in b"\t\n"] and b"\\x" in seen
+
+
+@pytest.mark.parametrize(
+    "line", ["valid {} {} long.txt", "valid {} {} -", "validtactic {} {} long.txt", "score {} {} long.txt --top 1"]
+)
+def test_progress_is_shown_on_a_terminal_when_it_takes_long(folder, monkeypatch, line):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.chdir(folder)
+    (folder / "long.txt").write_bytes(b"some text >>and more. \n" * 2000)
+    words = line.format("net.cfg", "net.weights").split()
+    shown = {}
+    for slow in (0, 60):
+        monkeypatch.setattr(options, "SLOW", slow)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((folder / "long.txt").read_bytes())))
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        assert main(words) == 0
+        shown[slow] = sys.stderr.getvalue()
+    assert ("characters" if "-" in words else "%|") in shown[0] and shown[60] == ""

@@ -44,3 +44,17 @@ def test_a_step_is_no_longer_than_the_rate():
 def test_a_rate_that_is_not_above_zero_is_refused():
     with pytest.raises(InputError, match="above 0"):
         Adaptation(network(), 0)
+
+
+def test_a_layers_own_rate_counts():
+    """learning_rate=0 keeps a layer as it is, learning_rate=.5 takes half of the step."""
+    steps = {}
+    for factor in ("1", "0.5", "0"):
+        text = NET.replace("output=12\n", f"output=12\nlearning_rate={factor}\n")
+        net = Network(parse_cfg_text("[net]\ninputs=20\n" + text, "adapt.cfg"), srand=1)
+        before = [parameter.value.copy() for parameter in net.layers[0].parameters]
+        Adaptation(net, 0.1).nats(TEXT[:STEPS], TEXT[1 : STEPS + 1])
+        steps[factor] = [parameter.value - old for parameter, old in zip(net.layers[0].parameters, before)]
+    for whole, half, none in zip(steps["1"], steps["0.5"], steps["0"]):
+        assert whole.any() and not none.any()
+        np.testing.assert_allclose(half, whole / 2, rtol=1e-3, atol=1e-7)  # differences of float32 numbers near 1
