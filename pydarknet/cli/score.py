@@ -49,7 +49,12 @@ NARROWEST = 20  # columns for the text beside the numbers
     "per character; or all bits.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the bits of every character.")
-@click.option("--html", type=PATH, metavar="FILE", help="Write a page to FILE, whole in itself, instead of printing the text.")
+@click.option(
+    "--html",
+    type=PATH,
+    metavar="FILE",
+    help="Write a page, whole in itself, to FILE, which is replaced; the text is not printed.",
+)
 @click.option(
     "--color",
     type=Choice(["auto", "always", "never"]),

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+from collections import deque
 from contextlib import ExitStack, contextmanager
 
 import click
@@ -35,7 +36,7 @@ from pydarknet.inference.score import (
     valid_lines,
 )
 from pydarknet.network import load_network
-from pydarknet.system.files import show, why
+from pydarknet.system.files import show, why, write_atomically
 from pydarknet.text.corpus import Corpus
 
 FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
@@ -63,7 +64,7 @@ every_option = click.option(
     "characters_file",
     type=PATH,
     metavar="FILE",
-    help="Write a line for each byte: its position, its value as a number, and its -ln p.",
+    help="Write a line for each byte to FILE, which is replaced: position, value as a number, -ln p.",
 )
 @every_option
 @click.option(
@@ -114,13 +115,12 @@ def valid(cfg, weights, texts, seed, as_json, characters_file, every, streams, a
             total, blocks = len(corpus), blocks_of_corpus(corpus, network.inputs, streams)
             if not tokenized:
                 watch.read(corpus)
-        log = stack.enter_context(_created(characters_file)) if characters_file else None
         scored = surprise(network, blocks, seed, nats=Adaptation(network, adapt).nats if adapt else None)
-        for before, after, nats in scored if every else showing(scored, total):
-            running = tally.add(before, after, nats)
-            if log:
-                _append(log, characters_file, running[0], after, nats)
-            _print_lines(valid_lines, every, *running)
+        rows = _scoring(scored if every else showing(scored, total), tally, every)
+        if characters_file:
+            _write_characters(characters_file, (_characters(*row) for row in rows))
+        else:
+            deque(rows, maxlen=0)
     score = tally.score
     _print_score(valid_lines, score, as_json, every, UTF8_FIGURES if watch.is_utf8 and not tokenized else ())
 
@@ -191,24 +191,28 @@ def _print_score(lines, score, as_json, every, utf8_figures=()):
         )
 
 
-def _created(path):
+def _scoring(scored, tally, every):
+    """Yield the positions, symbols and nats of what has been counted and, if it is due, printed."""
+    for before, after, nats in scored:
+        running = tally.add(before, after, nats)
+        _print_lines(valid_lines, every, *running)
+        yield running[0], after, nats
+
+
+def _characters(positions, symbols, nats):
+    rows = zip(positions.tolist(), symbols.tolist(), nats.tolist())
+    return "".join(f"{position} {symbol} {cost:.6f}\n" for position, symbol, cost in rows).encode()
+
+
+def _write_characters(path, chunks):
+    """To a pipe or a device as they come; a file that is there is kept until all of the new one is written."""
     try:
-        return open(path, "w", encoding="ascii")
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as file:
+                file.writelines(chunks)
+        else:
+            write_atomically(path, chunks)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
-        raise _cannot_write(path, error) from None
-
-
-def _append(log, path, positions, symbols, nats):
-    try:
-        log.write(
-            "".join(
-                f"{position} {symbol} {cost:.6f}\n"
-                for position, symbol, cost in zip(positions.tolist(), symbols.tolist(), nats.tolist())
-            )
-        )
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path, error):
-    return TextError(f"{show(path)}: cannot write the characters: {why(error)}")
+        raise TextError(f"{show(path)}: cannot write the characters: {why(error)}") from None

@@ -30,6 +30,7 @@ def average(cfg, out, weights, dialect):
     """Write the mean of several weights files of one CFG to OUT.
 
     Every number is averaged, those of batch norm also; the count of samples is the first file's.
+    A file that is there at OUT is replaced.
 
     Example: pydarknet average cfg/rnn.cfg mean.weights backup/rnn_1000.weights backup/rnn_2000.weights
     """
@@ -49,7 +50,7 @@ def convert(cfg, weights, out, target, dialect):
     """Write the weights to OUT in the order of Darknet's other fork.
 
     Warns where the forks compute something else with the same weights. There and back gives the
-    same file. --dialect is that of WEIGHTS.
+    same file. --dialect is that of WEIGHTS. A file that is there at OUT is replaced.
 
     Example: pydarknet convert cfg/lstm.train.cfg old.weights new.weights --to alexeyab
     """
@@ -70,7 +71,7 @@ def denormalize(cfg, weights, out, cfg_out, dialect):
     """Fold batch norm into the weights and write them to OUT; the network computes the same.
 
     OUT is for CFG with batch_normalize=0 in every section, which --cfg-out writes. A [batchnorm]
-    section stays.
+    section stays. What is there at OUT, or at FILE of --cfg-out, is replaced.
 
     Example: pydarknet denormalize cfg/bn.cfg bn.weights plain.weights --cfg-out cfg/plain.cfg
     """

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -247,6 +248,18 @@ def test_per_character_lists_position_byte_and_nats(network, tmp_path):
     net.reset_state()
     p = net.predict(np.frombuffer(b"\n\n" + TEXT[:1], np.uint8)[:, None])[-1, 0, TEXT[1]]
     assert nats[0] == pytest.approx(-math.log(p), abs=2e-6)
+
+
+def test_characters_are_written_whole_or_not_at_all(network, tmp_path, overflowing):
+    cfg, weights, _ = network
+    (tmp_path / "each.txt").write_text("of an earlier run")
+    result = run("valid", *overflowing, tmp_path / "text.txt", "--per-character", tmp_path / "each.txt")
+    assert result.code == 1 and (tmp_path / "each.txt").read_text() == "of an earlier run"
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+    done("valid", cfg, weights, tmp_path / "text.txt", "--per-character", tmp_path / "each.txt")
+    assert (tmp_path / "each.txt").read_bytes().count(b"\n") == len(TEXT) - 1
+    done("valid", cfg, weights, tmp_path / "text.txt", "--per-character", os.devnull)
+    assert not os.path.isfile(os.devnull)
 
 
 def test_the_seed(network):

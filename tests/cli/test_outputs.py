@@ -1,0 +1,72 @@
+"""Which files a command changes: its outputs, and nothing else."""
+
+import pytest
+from command_line import make_network, run
+from runs import write_cfg, write_text
+
+from pydarknet.cli import COMMANDS
+
+LINES = {  # of every command: words, and what it writes
+    "train": ("tiny.cfg text.bin --log log.jsonl", {"backup", "log.jsonl"}),
+    "generate": ("net.cfg net.weights -len 20 --seed-file proof.txt", set()),
+    "generatetactic": ("net.cfg net.weights proof.txt -len 20", set()),
+    "valid": ("net.cfg net.weights proof.txt other --per-character each.txt", {"each.txt"}),
+    "validtactic": ("net.cfg net.weights proof.txt", set()),
+    "score": ("net.cfg net.weights proof.txt --html page.html", {"page.html"}),
+    "vec": ("net.cfg net.weights proof.txt", set()),
+    "average": ("net.cfg out.weights net.weights net.weights", {"out.weights"}),
+    "convert": ("net.cfg net.weights out.weights --to alexeyab", {"out.weights"}),
+    "denormalize": ("net.cfg net.weights out.weights --cfg-out out.cfg", {"out.weights", "out.cfg"}),
+    "ops": ("net.cfg", set()),
+    "partial": ("net.cfg net.weights out.weights 1", {"out.weights"}),
+    "statistics": ("net.cfg net.weights", set()),
+    "rnn": ("valid net.cfg net.weights", set()),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_network(tmp_path)
+    write_cfg(tmp_path, max_batches=2), write_text(tmp_path)
+    (tmp_path / "proof.txt").write_bytes(b"goal >>intros.\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "text.txt").write_bytes(b"more text\n")
+    return tmp_path
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_no_command_is_forgotten():
+    assert {*COMMANDS} <= {*LINES}
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_a_command_writes_its_outputs_and_changes_nothing_else(folder, command):
+    words, outputs = LINES[command]
+    before = files(folder)
+    result = run(command, *words.split(), stdin=b"goal >>intros.\n")
+    assert result.code == 0, result
+    after = files(folder)
+    assert {path: after.get(path) for path in before} == before
+    assert {path.relative_to(folder).parts[0] for path in after if path not in before} == outputs
+
+
+@pytest.mark.parametrize("command", [name for name, (_, outputs) in LINES.items() if outputs and name != "train"])
+def test_no_output_is_an_input_through_whatever_name(folder, command):
+    """Each input, as it is and through a link, in the place of each output."""
+    words, outputs = LINES[command]
+    inputs = sorted({word for word in words.split() if (folder / word).is_file()})
+    for name in inputs:
+        (folder / f"link-{name}").symlink_to(name)
+        (folder / f"hard-{name}").hardlink_to(folder / name)
+    before = files(folder)
+    for output in outputs:
+        for path in [*inputs, *(kind + name for kind in ("link-", "hard-", "./") for name in inputs), "other/text.txt"]:
+            if path == "other/text.txt" and command != "valid":
+                continue
+            result = run(command, *(path if word == output else word for word in words.split()))
+            assert (result.code, result.out) == (1, b"") and result.err.count("\n") == 1, (path, result)
+            assert files(folder) == before, path
