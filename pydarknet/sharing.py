@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pydarknet.system.threads import blas_threads
 
 # Measured by benchmarks/sharing.py on two cores.
-WORK_OF_THREADS = 1 << 23  # multiplications of W h in a step, from which a second thread pays
+WORK_OF_PROCESSES = 1 << 18  # multiplications of W h in a step, from which a second process pays
+WORK_OF_THREADS = 1 << 24  # the same of a second thread
 MOST_THREADS = 4  # on more cores it has not been measured
 STREAMS_OF_A_PROCESS = 8  # at least: below, a step costs as much with half of the streams
 LARGEST_OF_PROCESSES = 3 << 18  # elements of a matrix: beyond, the streams of a part are too few for the weights
@@ -35,18 +36,23 @@ ONE_THREAD = Sharing()
 
 def sharing_of_a_call(layers, streams):
     """The :class:`Sharing` of a forward or backward pass in this process, over ``streams``."""
-    work = max((layer.recurrent_weights * streams for layer in layers), default=0)
-    return Sharing(threads=min(_cores(), MOST_THREADS) if work >= WORK_OF_THREADS else 1)
+    return Sharing(threads=min(_cores(), MOST_THREADS) if _work(layers, streams) >= WORK_OF_THREADS else 1)
 
 
 def sharing_of_training(network):
     """The :class:`Sharing` that trains ``network`` fastest here."""
     largest = max((parameter.size for layer in network.layers for parameter in layer.parameters), default=0)
-    if largest <= LARGEST_OF_PROCESSES and not any(layer.statistics for layer in network.layers):
+    alike = not any(layer.statistics for layer in network.layers)  # batch norm needs all streams in one process
+    if alike and largest <= LARGEST_OF_PROCESSES and _work(network.layers, network.streams) >= WORK_OF_PROCESSES:
         processes = min(_cores(), network.streams // STREAMS_OF_A_PROCESS)
         if processes > 1:
             return Sharing(processes=processes)
     return sharing_of_a_call(network.layers, network.streams)
+
+
+def _work(layers, streams):
+    """Multiplications of the recurrent products of one step."""
+    return sum(layer.recurrent_weights for layer in layers) * streams
 
 
 def _cores():

@@ -19,6 +19,8 @@ def network(layers, batch):
 def test_processes_by_streams_and_cores(monkeypatch, batch, cores, processes):
     monkeypatch.setattr(sharing, "blas_threads", lambda: cores)
     net = network("[lstm]\noutput=8", batch)
+    assert sharing_of_training(net) == Sharing(1)  # too small for a second process
+    monkeypatch.setattr(sharing, "WORK_OF_PROCESSES", 1)
     assert sharing_of_training(net) == Sharing(processes)
     monkeypatch.setattr(sharing, "LARGEST_OF_PROCESSES", 100)
     assert sharing_of_training(net) == Sharing(1)
@@ -26,6 +28,8 @@ def test_processes_by_streams_and_cores(monkeypatch, batch, cores, processes):
 
 def test_batch_norm_needs_all_streams_in_one_process(monkeypatch):
     monkeypatch.setattr(sharing, "blas_threads", lambda: 2)
+    monkeypatch.setattr(sharing, "WORK_OF_PROCESSES", 1)
+    assert sharing_of_training(network("[lstm]\noutput=8", 64)).processes == 2
     assert sharing_of_training(network("[lstm]\noutput=8\nbatch_normalize=1", 64)).processes == 1
 
 
