@@ -120,6 +120,21 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert len(lines) == 21 and lines[-1].startswith("most likely next byte: b'")
 
 
+def test_the_plain_lstm_of_the_page_is_the_fast_one(capsys):
+    """The page's code as a student would run it: the differences it prints are rounding errors of float64."""
+    page = ROOT / "docs" / "lstm.md"
+    plain, trial, *quoted = (content for _, content in blocks(page, "python"))
+    functions = plain[plain.index("def sigmoid") :]
+    assert len([line for line in functions.splitlines() if line.strip()]) < 30
+    exec(compile(plain + trial, str(page), "exec"), {})
+    differences = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines()]
+    assert len(differences) == 2 and max(differences) < 1e-14
+    engine = "".join((ROOT / "pydarknet" / "layers" / name).read_text() for name in ("lstm.py", "gated.py"))
+    for piece in quoted:
+        for line in piece.splitlines():
+            assert line.strip() in engine, f"docs/lstm.md shows a line that is not in the code: {line}"
+
+
 def anchors(page):
     """The anchors of a page's headings, as GitHub names them."""
     return {
