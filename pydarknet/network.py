@@ -3,14 +3,17 @@
 See :mod:`pydarknet.layers.layer` for the legend (T steps, B streams, V symbols, N = T * B) and the shape of arrays.
 """
 
+import os
+from collections.abc import Callable
 from contextlib import contextmanager
-from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from pydarknet.darknet.cfg import parse_cfg
+from pydarknet.darknet.cfg import Cfg, parse_cfg
 from pydarknet.darknet.dialect import PJREDDIE, Dialect
-from pydarknet.darknet.randomness import generator
+from pydarknet.darknet.randomness import generator, is_whole
 from pydarknet.darknet.weights import fits, read_header, read_weights, write_weights
 from pydarknet.errors import InputError
 from pydarknet.layers.layer import OneHot
@@ -19,7 +22,7 @@ from pydarknet.layers.registry import Context, build_layers, build_loss, split
 from pydarknet.optim.optimizers import OptimizerOptions
 from pydarknet.optim.parameters import ParameterBlock
 from pydarknet.optim.schedules import Schedule
-from pydarknet.sharing import ONE_THREAD, sharing_of_a_call
+from pydarknet.sharing import ONE_THREAD, Sharing, sharing_of_a_call
 from pydarknet.system.memory import check_layer_memory
 from pydarknet.system.threads import Team, blas_limited
 
@@ -29,6 +32,7 @@ IMAGE_KEYS = (
     "mixup cutmix mosaic mosaic_bound letter_box gaussian_noise notruth random clip"
 ).split()
 JUMP = 1 / 64  # the chance of a stream to jump before a call: `rand() % 64 == 0` in Darknet
+Path = str | bytes | os.PathLike
 ROWS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
 
 
@@ -41,13 +45,21 @@ class Network:
     ``sharing`` (:class:`~pydarknet.sharing.Sharing`), who shares out the work of a call: None for what suits its size.
     """
 
-    def __init__(self, cfg, batch=None, time_steps=None, dialect=PJREDDIE, srand=None, dtype=np.float32):
+    def __init__(
+        self,
+        cfg: Cfg,
+        batch: int | None = None,
+        time_steps: int | None = None,
+        dialect: Dialect = PJREDDIE,
+        srand: int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         net = cfg.net
         self.cfg = cfg
         self.dialect = dialect
         self.dtype = as_dtype(dtype)
         self.seen = 0
-        self.sharing = None
+        self.sharing: Sharing | None = None
         self._read_sizes(net, batch, time_steps)
         self.schedule = Schedule.from_section(net)
         self.optimizer_options = OptimizerOptions.from_section(net)
@@ -75,7 +87,7 @@ class Network:
             raise net.error(f"batch={cfg_batch} is not divisible by subdivisions={self.subdivisions}", "batch")
         cfg_steps = net.integer("time_steps", 1, minimum=1)
         for name, value in (("batch", batch), ("time_steps", time_steps)):
-            if value is not None and not (isinstance(value, Integral) and value >= 1):
+            if value is not None and not (is_whole(value) and value >= 1):
                 raise InputError(f"{name} is {value!r}; it must be a whole number from 1")
         self.streams = batch or cfg_batch // self.subdivisions
         self.time_steps = time_steps or cfg_steps
@@ -86,7 +98,7 @@ class Network:
 
     # Running
 
-    def predict(self, symbols):
+    def predict(self, symbols: Any) -> np.ndarray:
         """Probabilities of the next symbol, (T, B, V) float32, after each of the ``symbols``, integers (T, B).
 
         The recurrent state of the B streams is carried from call to call. Raises InputError for
@@ -100,7 +112,7 @@ class Network:
             out[t : t + size] = self.loss.probabilities(self._forward(symbols[t : t + size]))
         return out
 
-    def train_call(self, symbols, truth, each=False):
+    def train_call(self, symbols: Any, truth: Any, each: bool = False) -> Any:
         """Forward and backward for ``symbols`` and the symbols that follow them, ``truth``, both (T, B).
 
         Adds d(loss)/d(parameter) to the gradients, advances ``seen`` by N and returns the loss: the
@@ -115,7 +127,7 @@ class Network:
         self.seen += truth.size
         return nats if each else float(nats.sum())
 
-    def nats(self, symbols, truth):
+    def nats(self, symbols: Any, truth: Any) -> np.ndarray:
         """-ln p of each symbol of ``truth``, which follow ``symbols``, both (T, B): (T, B) float64, in nats.
 
         The state is carried as in ``predict``, which it spares the (T, B, V) probabilities. Raises
@@ -124,7 +136,7 @@ class Network:
         symbols, truth = self.checked_pair(symbols, truth)
         return self.loss.nats(self._forward(symbols), truth)
 
-    def layer_output(self, number, symbols):
+    def layer_output(self, number: int, symbols: Any) -> np.ndarray:
         """What layer ``number`` puts out after each of the ``symbols`` (T, B): (T, B, H), valid until the next call.
 
         The state of this layer and of those before it is carried as in ``predict``.
@@ -158,7 +170,7 @@ class Network:
         with blas_limited(1):
             yield Team(sharing.threads)
 
-    def _checked(self, symbols, least_steps=1):
+    def _checked(self, symbols: Any, least_steps: int = 1) -> np.ndarray:
         try:
             symbols = np.asarray(symbols)
         except (ValueError, OverflowError):  # rows of different lengths, numbers beyond 64 bits
@@ -173,14 +185,14 @@ class Network:
             raise InputError(f"symbol {bad} is outside 0..{self.inputs - 1}: the cfg has inputs={self.inputs}")
         return symbols
 
-    def checked_pair(self, symbols, truth):
+    def checked_pair(self, symbols: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
         """The two as arrays of integers. Raises InputError if they aren't, are out of range, or differ in shape."""
         symbols, truth = self._checked(symbols), self._checked(truth)
         if symbols.shape != truth.shape:
             raise InputError(f"symbols {symbols.shape} and what follows them {truth.shape} must be of one shape (T, B)")
         return symbols, truth
 
-    def stepper(self, streams=1, temperature=None):
+    def stepper(self, streams: int = 1, temperature: float | None = None) -> Callable[[np.ndarray], np.ndarray]:
         """A function of symbols (B,) that returns the probabilities (B, V) of what follows; fast for one step.
 
         It is for a network that is not trained meanwhile, advances the network's state, and its
@@ -210,7 +222,7 @@ class Network:
     def _dense_rows(self, symbols):
         return OneHot(symbols[None], self.inputs).dense(self.dtype)[0]
 
-    def reset_state(self, stream=None):
+    def reset_state(self, stream: int | np.ndarray | None = None) -> None:
         """Forget: set the recurrent state of one stream, or of all, to zero.
 
         Raises InputError for a stream beyond those of the last call.
@@ -251,7 +263,7 @@ class Network:
 
     # Files
 
-    def load_weights(self, path, dialect=None):
+    def load_weights(self, path: Path, dialect: Dialect | str | None = None) -> None:
         """Read a Darknet weights file; ``dialect`` overrides what its header says.
 
         With another dialect ``layers`` and ``parameters`` become new objects, for it decides about them too
@@ -272,7 +284,7 @@ class Network:
         self.seen = header.seen
         self._set_dialect(dialect)
 
-    def save_weights(self, path, dialect=None):
+    def save_weights(self, path: Path, dialect: Dialect | str | None = None) -> None:
         """Write a Darknet weights file, atomically, in the network's dialect unless another is given."""
         write_weights(self.layers, path, self.seen, as_dialect(dialect) or self.dialect)
 
@@ -282,7 +294,15 @@ class Network:
             layer.dialect = dialect
 
 
-def load_network(cfg, weights=None, batch=None, time_steps=None, dialect=None, srand=None, dtype=np.float32):
+def load_network(
+    cfg: Path,
+    weights: Path | None = None,
+    batch: int | None = None,
+    time_steps: int | None = None,
+    dialect: Dialect | str | None = None,
+    srand: int | None = None,
+    dtype: DTypeLike = np.float32,
+) -> Network:
     """The network of the cfg file ``cfg``, with the weights file ``weights`` when one is given.
 
     ``batch`` is the number of streams of a call, in place of the cfg's batch / subdivisions, and
@@ -299,7 +319,7 @@ def load_network(cfg, weights=None, batch=None, time_steps=None, dialect=None, s
     return network
 
 
-def as_dtype(dtype):
+def as_dtype(dtype: DTypeLike) -> np.dtype:
     """The numpy dtype float32 or float64. Raises InputError for any other."""
     try:
         found = np.dtype(dtype)
@@ -310,7 +330,7 @@ def as_dtype(dtype):
     return found
 
 
-def as_dialect(name):
+def as_dialect(name: Dialect | str | None) -> Dialect | None:
     """The :class:`~pydarknet.darknet.dialect.Dialect` called ``name``; None stays None. Raises InputError."""
     try:
         return None if name is None else Dialect(name)

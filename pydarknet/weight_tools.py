@@ -48,7 +48,7 @@ def average(network, paths, dialect=None):
     first file's; ``dialect`` overrides what the headers say. Raises WeightsError for a file that does
     not fit, or is of another dialect than the first.
     """
-    sums = None
+    sums: list[np.ndarray] = []
     for path in paths:
         if dialect is None and read_header(path).dialect is not read_header(paths[0]).dialect:
             raise WeightsError(f"{show(path)}: is of another dialect than {show(paths[0])}: convert one of them first")
@@ -56,7 +56,7 @@ def average(network, paths, dialect=None):
         # In float64, so that the mean of equal numbers is that number. They are not added to
         # zero, for 0 + -0 would be 0.
         values = [array.astype(np.float64) for array in _blocks(network)]
-        if sums is None:
+        if not sums:
             sums, seen = values, network.seen
         else:
             sums = [total + value for total, value in zip(sums, values)]

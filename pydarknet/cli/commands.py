@@ -52,7 +52,7 @@ class Group(click.Group):
     """A group of commands, in ``sections`` where it has any: {title: names of commands}."""
 
     command_class = Command
-    sections = None
+    sections: dict | None = None
 
     def parse_args(self, ctx, args):
         return super().parse_args(ctx, spelled(self, ctx, args))
@@ -99,7 +99,7 @@ def did_you_mean(word, names):
 
 def names_of_options(command, ctx):
     """{name: click.Option} of every spelling that ``command`` takes, with one dash and with two."""
-    names = {}
+    names: dict[str, click.Option] = {}
     for parameter in command.get_params(ctx):
         if isinstance(parameter, click.Option):
             for name in parameter.opts:
@@ -131,7 +131,8 @@ def words_of(command, ctx, args):
 
 def spelled(command, ctx, args):
     """The words ``args`` as click knows the options. Raises click.UsageError for one that ``command`` doesn't take."""
-    words, args = [], list(args)
+    words: list[str] = []
+    args = list(args)
     for option, found in words_of(command, ctx, args):
         if found == ["--"] or (option is None and not ctx.allow_interspersed_args):
             return words + args[len(words) :]

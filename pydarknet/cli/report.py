@@ -34,6 +34,10 @@ class Report:
     def __exit__(self, *_):
         pass
 
+    def write(self, step):
+        """Write ``step``. May raise OSError."""
+        raise NotImplementedError
+
     def __call__(self, step):
         try:
             self.write(step)

@@ -146,7 +146,8 @@ def _print(lines, colours):
 
 def _rows(line, width):
     """The line as rows of (what is shown of a character, its level), each at most ``width`` columns."""
-    row, used = [], 0
+    row: list[tuple[str, int]] = []
+    used = 0
     for character, bits in zip(line.characters, line.bits.tolist()):
         shown = shown_as(character).expandtabs(4)
         columns = _columns(shown)

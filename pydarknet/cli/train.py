@@ -226,7 +226,7 @@ def stop_signals():
     So an iteration is always whole: an interrupted update would leave half of the parameters moved.
     A signal that the process was started to ignore (as shells start a background job) stays ignored.
     """
-    noted = []
+    noted: list[int] = []
 
     def note(number, frame):
         if noted and number == signal.SIGINT:

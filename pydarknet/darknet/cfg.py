@@ -18,6 +18,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydarknet.errors import CfgError, CfgWarning
 
@@ -56,19 +57,17 @@ class Section:
         """Whether the section sets ``key``; this alone does not count as reading it."""
         return key in self.options
 
-    def text(self, key: str, default: str | None = None) -> str:
+    def text(self, key: str, default: str | None = None) -> str | None:
         """The value as it stands, without blanks."""
         self.asked.add(key)
         return self.options[key][0] if key in self.options else default
 
-    def integer(self, key: str, default: int | None = None, minimum: int | None = None, maximum: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, minimum: int | None = None, maximum: int | None = None) -> Any:
         """A whole number that fits a C int. ``1.5``, of which Darknet's ``atoi`` would read 1, is an error."""
         value = self.text(key)
         return default if value is None else self._in_range(key, self._whole(key, value), minimum, maximum)
 
-    def number(
-        self, key: str, default: float | None = None, minimum: float | None = None, maximum: float | None = None
-    ) -> float:
+    def number(self, key: str, default: float | None = None, minimum: float | None = None, maximum: float | None = None) -> Any:
         """A finite number that fits a C float, in any of C's decimal spellings: ``1``, ``1.``, ``.5``, ``+1e-3``."""
         value = self.text(key)
         return default if value is None else self._in_range(key, self._fraction(key, value), minimum, maximum)
@@ -77,7 +76,7 @@ class Section:
         """A whole number as yes or no: any but 0 is yes, for Darknet reads its flags as ints."""
         return bool(self.integer(key, default))
 
-    def choice(self, key: str, default: str | None, choices: Iterable[str]) -> str:
+    def choice(self, key: str, default: str | None, choices: Iterable[str]) -> Any:
         """One of ``choices``, spelt exactly so."""
         value = self.text(key)
         if value is None:
@@ -159,7 +158,7 @@ class Cfg:
                 _warn(f"{section._place(key)} Unused field: {_shown(f'{key} = {value}')}{hint}")
 
 
-def parse_cfg(path: str | os.PathLike) -> Cfg:
+def parse_cfg(path: str | bytes | os.PathLike) -> Cfg:
     """Read a cfg file (UTF-8, with or without a byte order mark).
 
     Raises :class:`CfgError` for a file that cannot be read, is over 16 MiB or is not text, and all that

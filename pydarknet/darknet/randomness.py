@@ -18,12 +18,17 @@ _ORDER = 31
 _DISCARDED = 310  # outputs that srand() throws away
 
 
+def is_whole(number) -> bool:
+    """Whether it is a whole number, of Python or of NumPy."""
+    return isinstance(number, Integral)
+
+
 def generator(srand, purpose):
     """A numpy Generator for one of :data:`PURPOSES`, independent of the others; ``srand`` None takes one from the system.
 
     Raises InputError for an ``srand`` that is not a whole number from 0.
     """
-    if srand is not None and not (isinstance(srand, Integral) and srand >= 0):
+    if srand is not None and not (is_whole(srand) and srand >= 0):
         raise InputError(f"srand is {srand!r}; it must be a whole number from 0")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(srand, spawn_key=(PURPOSES.index(purpose),))))
 

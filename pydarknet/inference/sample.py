@@ -7,6 +7,7 @@ steers the text: whole characters only, the likeliest symbols only, no repetitio
 """
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -131,10 +132,11 @@ class _Text:
     def __init__(self, rule, seed, length, symbols):
         self.rule, self.left = rule, length
         self._state = utf_8.state_behind(seed) if rule.utf8 else utf_8.START
-        self._least = np.where(utf_8.ALLOWED[:, :symbols], CUTOFF, np.float32(NEVER)) if rule.utf8 else None
+        self._least: Any = np.where(utf_8.ALLOWED[:, :symbols], CUTOFF, np.float32(NEVER)) if rule.utf8 else None
         self._factor = 1 / rule.repetition_penalty if rule.repetition_penalty else None
         if self._factor:
-            self._factors, self._recent, self._counts = np.ones(symbols, np.float32), deque(), [0] * symbols
+            self._factors, self._counts = np.ones(symbols, np.float32), [0] * symbols
+            self._recent: deque[int] = deque()
             for symbol in seed[-WINDOW:]:
                 self._remember(symbol)
 

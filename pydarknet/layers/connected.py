@@ -69,7 +69,8 @@ class Connected(Layer):
         return self._input.backward(dz, want_dx, team)       # dW = Σ dz xᵀ, dx = Wᵀ dz
 
     def stepper(self, streams, one_hot):
-        project = self._input.stepper(*self.folded(), streams, one_hot)
+        W, b = self.folded()
+        project = self._input.stepper(W, b, streams, one_hot)
         out = np.empty((streams, self.outputs), self.dtype)
         return lambda x: self.activation.forward(project(x), out=out)
 

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pydarknet.darknet.dialect import PJREDDIE
+from pydarknet.darknet.dialect import PJREDDIE, Dialect
 from pydarknet.layers.batchnorm import BatchNorm
 from pydarknet.layers.input_product import InputProduct
 from pydarknet.layers.layer import Buffer, Layer, Matrix, flat
@@ -37,13 +37,13 @@ class Gated(Layer):
     """
 
     gates = ""  # a letter each, in the order of the rows of U, W and b
-    darknet_gates = None  # Darknet's letters for them, where they are others
+    darknet_gates: str | None = None  # Darknet's letters for them, where they are others
     late = ""  # the last gates, whose W multiplies a vector v of the step's own, not h₋₁
-    together = ()  # neighbouring gates that a step treats as one array
-    kept = ()  # what else a step computes that backward reads
+    together: tuple[str, ...] = ()  # neighbouring gates that a step treats as one array
+    kept: tuple[str, ...] = ()  # what else a step computes that backward reads
     slopes_of = ""  # letters of what has a slope: the gates, and perhaps more
     passes_by = False  # whether something goes back to h₋₁ other than through W
-    file_order = {}  # by dialect, the names of the matrices in the order of the weights file
+    file_order: dict[Dialect, list[str]] = {}  # by dialect, the names of the matrices in the order of the weights file
     takes_one_hot = True
 
     def __init__(self, inputs, outputs, batch_normalize=False, dtype=np.float32, random=None):
@@ -126,7 +126,7 @@ class Gated(Layer):
         W_early, W_late = np.ascontiguousarray(W[:early].T), np.ascontiguousarray(W[early:].T)
         z, v, state = np.empty((B, G * H), self.dtype), np.empty((B, H), self.dtype), self.state(B)
         z_early, z_late = z[:, :early], z[:, early:]
-        h, Ux = state["h"], None
+        h, Ux = state["h"], np.empty_like(z)
         project = self._input.stepper(U, b, B, one_hot)
 
         def late_product():

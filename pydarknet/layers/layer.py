@@ -72,12 +72,12 @@ class Layer:
     is only built says how large it would be.
     """
 
-    type = ""  # the cfg's section name
-    abbreviations = ()  # Darknet's other names for it
+    type: str = ""  # the cfg's section name
+    abbreviations: tuple[str, ...] = ()  # Darknet's other names for it
     takes_one_hot = False  # whether forward accepts a OneHot as it is
     gives_one_hot = False  # whether its output is a OneHot again
     draws = False  # whether it draws random numbers while training
-    states = ()  # the names of its recurrent states
+    states: tuple[str, ...] = ()  # the names of its recurrent states
 
     def __init__(self, inputs, outputs, dtype=np.float32):
         self.inputs, self.outputs = inputs, outputs

@@ -14,11 +14,12 @@ from pydarknet.layers.connected import Connected
 from pydarknet.layers.crnn import CRNN
 from pydarknet.layers.dropout import Dropout
 from pydarknet.layers.gru import GRU
+from pydarknet.layers.layer import Layer
 from pydarknet.layers.losses import read_loss
 from pydarknet.layers.lstm import LSTM
 from pydarknet.layers.rnn import RNN
 
-LAYERS = [
+LAYERS: list[type[Layer]] = [
     LSTM,
     GRU,
     RNN,

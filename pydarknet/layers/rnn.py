@@ -59,7 +59,7 @@ class RNN(Layer):
             self.parameters += layer.parameters
             self.statistics += layer.statistics
             self.matrices |= layer.matrices
-        self._shape = None
+        self._shape = self._norm = self._dz_norm = None
 
     @classmethod
     def from_section(cls, section, context):

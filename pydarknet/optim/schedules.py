@@ -22,6 +22,7 @@ constant, and does not know their key ``learning_rate_min`` (AlexeyAB's does).
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from pydarknet.darknet.cfg import Section
 from pydarknet.errors import InputError, TrainingError
@@ -60,7 +61,7 @@ class Schedule:
         """
         policy = net.choice("policy", cls.policy, POLICIES)
         learning_rate = net.number("learning_rate", cls.learning_rate, minimum=0)
-        of_policy = {}
+        of_policy: dict[str, Any] = {}
         if policy in ("step", "sigmoid"):
             of_policy["step"] = net.integer("step", cls.step, minimum=1 if policy == "step" else 0)
         if policy == "step":
@@ -145,7 +146,7 @@ class Schedule:
                 return m + (r - m) * _half_cosine(self._progress_in_cycle(n))
             case "cosine":
                 return m + (r - m) * _half_cosine(self._progress(n))
-            case "linear":
+            case _:  # linear
                 return m + (r - m) * (1 - self._progress(n))
 
     def _length(self) -> int | None:
@@ -160,7 +161,7 @@ class Schedule:
 
     def _progress_in_cycle(self, n: int) -> float:
         """How far batch n is into its sgdr cycle; a cycle ends with its last batch at 1, it does not begin at 0."""
-        start, cycle = 0, self._length()
+        start, cycle = 0, self.sgdr_cycle or self.max_batches
         if self.sgdr_mult == 1:  # the loop below would take n / cycle turns
             start = max(0, math.ceil(n / cycle) - 1) * cycle
         while start + cycle < n:

@@ -1,13 +1,8 @@
 """A lock that its process cannot leave behind: the system lets go of it however the process ends."""
 
 import errno
+import fcntl
 import os
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    import msvcrt
 
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
@@ -23,10 +18,7 @@ class Lock:
     def __init__(self, path):
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if fcntl:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                msvcrt.locking(self._file, msvcrt.LK_NBLCK, 1)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _HELD:
                 self.close()

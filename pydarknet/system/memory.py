@@ -61,7 +61,7 @@ def memory_at_hand():
     with suppress(OSError, ValueError, IndexError):
         found.append(_available_of_linux())
     if not found:
-        with suppress(OSError, ValueError, AttributeError):  # no Unix
+        with suppress(OSError, ValueError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # "max" is no number

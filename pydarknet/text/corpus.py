@@ -6,6 +6,8 @@ V symbols. Darknet's counterpart is ``get_rnn_data`` in ``examples/rnn.c`` (pjre
 """
 
 import hashlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ class Corpus:
         self._store, self._start, self._length = store, start, stop - start
 
     @classmethod
-    def open(cls, paths, tokenized=False, in_memory=IN_MEMORY):
+    def open(cls, paths, tokenized: bool = False, in_memory: int = IN_MEMORY) -> "Corpus":
         """Open one path, or a list of paths, of files and folders as one text, joined end to end.
 
         A folder is walked through all its subfolders, in each the files first, then the folders,
@@ -51,7 +53,7 @@ class Corpus:
         return cls(store, 0, store.size)
 
     @classmethod
-    def from_symbols(cls, symbols, name="<memory>"):
+    def from_symbols(cls, symbols: Any, name: str = "<memory>") -> "Corpus":
         """Make a text of ``bytes``, or of an array of whole numbers from 0 to 2**31 - 1.
 
         Raises TextError if there are fewer than two, InputError if one is out of range.
@@ -69,20 +71,20 @@ class Corpus:
             symbols = symbols.astype(np.int32)
         return cls(MemoryStore(symbols, [name], np.zeros(1, np.int64)), 0, len(symbols))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._length
 
     @property
-    def names(self):
+    def names(self) -> list:
         """The names of the files that make up the whole text, in order."""
         return list(self._store.names)
 
     @property
-    def max_symbol(self):
+    def max_symbol(self) -> int:
         """The largest token of the whole text; for bytes 255, as looking for it would read all the text."""
         return self._store.max_symbol
 
-    def symbols(self, start, count):
+    def symbols(self, start: int, count: int) -> np.ndarray:
         """Return ``count`` symbols from position ``start`` on, wrapping at the end: (count,) int64."""
         if count < 0:
             raise InputError(f"count={count}: it cannot be negative")
@@ -93,7 +95,7 @@ class Corpus:
         once = np.concatenate((head, self._read(0, min(count - len(head), start))))
         return np.resize(once, count).astype(np.int64)  # resize repeats a text shorter than count
 
-    def gather(self, offsets, steps, vocabulary=None):
+    def gather(self, offsets: Any, steps: int, vocabulary: int | None = None) -> np.ndarray:
         """Return what B streams read in T steps, and the symbol after them: (T+1, B) int64.
 
         ``offsets`` (B,) are positions in the text, taken modulo its length. Rows 0 to T-1 are
@@ -126,7 +128,7 @@ class Corpus:
             )
         return rows.T.astype(np.int64, order="C")
 
-    def slice(self, start, stop):
+    def slice(self, start: int, stop: int) -> "Corpus":
         """Return the part [start, stop) as a text of its own, which wraps to its own start."""
         if not 0 <= start <= stop <= self._length:
             raise InputError(f"[{start}, {stop}) is not a part of a text of {self._length} {self._store.unit}s")
@@ -137,7 +139,7 @@ class Corpus:
             )
         return Corpus(self._store, self._start + start, self._start + stop)
 
-    def split(self, fraction):
+    def split(self, fraction: float) -> tuple["Corpus", "Corpus"]:
         """Return (train, valid): the text without its last ``fraction``, and that last part.
 
         Raises InputError unless 0 < fraction < 1, TextError if a part has fewer than two symbols.
@@ -152,11 +154,11 @@ class Corpus:
             )
         return self.slice(0, middle), self.slice(middle, self._length)
 
-    def locate(self, position):
+    def locate(self, position: int) -> str:
         """Say where a position of this text is, for messages: ``file: byte 17`` (counted from 0)."""
         return self._store.locate(self._start + int(position) % self._length)
 
-    def digest(self):
+    def digest(self) -> str:
         """Return a fingerprint of the symbols, 32 hex digits, whatever files they came from.
 
         All symbols count up to 64 Mi of them; of a longer text the length and 1024 blocks of
@@ -164,7 +166,7 @@ class Corpus:
         """
         n = self._length
         digest = hashlib.blake2b(f"{self._store.unit} {n}:".encode(), digest_size=16)
-        starts = range(0, n, _HASH_BLOCK)
+        starts: Iterable[int] = range(0, n, _HASH_BLOCK)
         if n > _HASH_WHOLE:
             starts = ((n - _HASH_BLOCK) * i // (_HASH_BLOCKS - 1) for i in range(_HASH_BLOCKS))
         for start in starts:
@@ -172,14 +174,14 @@ class Corpus:
             digest.update(block.astype(block.dtype.newbyteorder("<"), copy=False))
         return digest.hexdigest()
 
-    def close(self):
+    def close(self) -> None:
         """Close the files of this text and of its parts; a later read opens them again."""
         self._store.close()
 
-    def __enter__(self):
+    def __enter__(self) -> "Corpus":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception) -> None:
         self.close()
 
     def _read(self, start, count):

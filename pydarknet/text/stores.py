@@ -6,8 +6,8 @@ are ``read_file`` in ``src/utils.c``, ``read_tokenized_data`` and ``read_tokens`
 """
 
 import os
+import resource
 import stat
-import threading
 import weakref
 
 import numpy as np
@@ -43,6 +43,11 @@ def open_store(paths, tokenized, in_memory):
 
 class Store:
     """A whole text: ``names`` of its files, ``starts`` of each, ``size`` in symbols, ``unit`` as one is called."""
+
+    names: list
+    starts: np.ndarray
+    size: int
+    unit: str
 
     def read(self, start, count):
         """The ``count`` symbols from ``start`` on, in the type of the text (``dtype``)."""
@@ -96,11 +101,12 @@ class DiskStore(Store):
 
     def __init__(self, paths):
         self.names = paths
-        self._descriptors, self._limit = {}, _descriptor_limit()  # file number -> descriptor, oldest first
+        self._descriptors: dict[int, int] = {}  # file number -> descriptor, oldest first
+        self._limit = _descriptor_limit()
         weakref.finalize(self, _close_all, self._descriptors)
         # Every file is opened once here, so that an unreadable one is known before training begins.
         statuses = [self._open(i)[1] for i in range(len(paths))]
-        self._identities = [_identity(status, path) for status, path in zip(statuses, paths, strict=True)]
+        self._identities = [_identity(status) for status in statuses]
         self._sizes = np.array([status.st_size for status in statuses], np.int64)
         ends = np.cumsum(self._sizes)
         self.starts, self.size = ends - self._sizes, int(ends[-1]) if len(paths) else 0
@@ -136,7 +142,7 @@ class DiskStore(Store):
     def _read_file(self, i, at, count):
         """Exactly ``count`` bytes of file ``i``."""
         try:
-            data = _pread(self._descriptor(i), count, at)
+            data = os.pread(self._descriptor(i), count, at)
         except OSError as error:
             raise _cannot_read(self.names[i], error) from None
         if len(data) == count:
@@ -152,7 +158,7 @@ class DiskStore(Store):
         descriptor = self._descriptors.get(i)
         if descriptor is None:
             descriptor, status = self._open(i)
-            if _identity(status, self.names[i]) != self._identities[i]:
+            if _identity(status) != self._identities[i]:
                 raise TextError(f"{show(self.names[i])}: another file has taken its place while in use; begin again")
         return descriptor
 
@@ -160,7 +166,7 @@ class DiskStore(Store):
         if len(self._descriptors) >= self._limit:
             os.close(self._descriptors.pop(next(iter(self._descriptors))))
         try:
-            descriptor = self._descriptors[i] = os.open(self.names[i], os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            descriptor = self._descriptors[i] = os.open(self.names[i], os.O_RDONLY)
             return descriptor, os.fstat(descriptor)
         except OSError as error:
             raise _cannot_read(self.names[i], error) from None
@@ -250,7 +256,7 @@ def _find_files(paths):
         else:  # a pipe or a device has no end, or cannot be read twice
             raise TextError(f"{show(path)}: neither a file nor a folder; save the text to a file first")
         for name, status in found:
-            identity = _identity(status, name)
+            identity = _identity(status)
             if status.st_size and identity not in seen:
                 seen.add(identity)
                 files.append(os.fspath(name))
@@ -281,17 +287,13 @@ def _status(path):
         raise _cannot_read(path, error) from None
 
 
-def _identity(status, path):
-    """What tells a file from every other; some network drives on Windows number no files."""
-    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+def _identity(status):
+    """What tells a file from every other."""
+    return status.st_dev, status.st_ino
 
 
 def _descriptor_limit():
     """How many files to keep open at once: half of what the system allows this process, at most 512."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 128
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 512 if soft == resource.RLIM_INFINITY else max(1, min(512, soft // 2))
 
@@ -299,17 +301,6 @@ def _descriptor_limit():
 def _close_all(descriptors):
     while descriptors:
         os.close(descriptors.popitem()[1])
-
-
-if hasattr(os, "pread"):
-    _pread = os.pread
-else:  # Windows
-    _seek_then_read = threading.Lock()
-
-    def _pread(descriptor, count, at):
-        with _seek_then_read:
-            os.lseek(descriptor, at, os.SEEK_SET)
-            return os.read(descriptor, count)
 
 
 def _cannot_read(path, error):

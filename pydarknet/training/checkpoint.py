@@ -22,6 +22,7 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,7 @@ def _encoded(checkpoint):
         allow_nan=False,
     ).encode()
     digest = hashlib.blake2b(digest_size=_DIGEST)
+    chunk: Any
     for chunk in (_START.pack(MAGIC, VERSION, len(header)), header, *(array.data for array in arrays.values())):
         digest.update(chunk)
         yield chunk

@@ -197,11 +197,12 @@ def _work(network, part, text, gradients, pipe):
             if random is not None:
                 network.dropout_random.bit_generator.state = random
             network.parameters.clear_gradients()
+            loss, problem = 0.0, None
             try:
-                answer = network.train_call(text[0][:, part], text[1][:, part]), None
+                loss = network.train_call(text[0][:, part], text[1][:, part])
             except Exception as error:
-                answer = 0.0, f"{type(error).__name__}: {error}"
-            pipe.send(answer)
+                problem = f"{type(error).__name__}: {error}"
+            pipe.send((loss, problem))
 
 
 def _let_go_of_files(kept):

@@ -12,15 +12,21 @@ with the cfg's probability ``jump``, as a rule 1/64, and its state is cleared th
 import math
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from pydarknet.darknet.randomness import generator
 from pydarknet.errors import TextError, TrainingError
+from pydarknet.network import Network
 from pydarknet.optim.optimizers import clip_gradient
 from pydarknet.system.memory import check_training_memory
+from pydarknet.text.corpus import Corpus
 from pydarknet.training import run_state
+from pydarknet.training.checkpoint import Checkpoint
+from pydarknet.training.validation import Validation
 
 SCAN_AT_ONCE = 1 << 16  # symbols
 
@@ -46,7 +52,7 @@ class Step:
     valid_loss: float | None = None
 
     @property
-    def bits_per_character(self):
+    def bits_per_character(self) -> float:
         return self.loss / math.log(2)
 
 
@@ -62,7 +68,15 @@ class Trainer:
     TextError for a symbol that the network has no input for.
     """
 
-    def __init__(self, network, corpus, max_batches=None, srand=None, validation=None, train_call=None):
+    def __init__(
+        self,
+        network: Network,
+        corpus: Corpus,
+        max_batches: int | None = None,
+        srand: int | None = None,
+        validation: Validation | None = None,
+        train_call: Callable[[np.ndarray, np.ndarray], float] | None = None,
+    ) -> None:
         self.network = network
         self.train_call = train_call
         self.corpus = corpus
@@ -79,7 +93,7 @@ class Trainer:
         self.optimizer = network.optimizer_options.make(network.parameters)
         self.random = generator(srand, "offsets")
         self.offsets = self._starts()
-        self.avg_loss = None
+        self.avg_loss: Any = None
         for text in (corpus, validation.corpus) if validation else (corpus,):
             check_symbols(text, network.inputs)
         if len(corpus) <= network.time_steps:
@@ -91,33 +105,33 @@ class Trainer:
         self.text_digest = corpus.digest()
 
     @property
-    def max_batches(self):
+    def max_batches(self) -> int:
         return self.schedule.max_batches
 
     @property
-    def iteration(self):
+    def iteration(self) -> int:
         """The number of updates done: Darknet's ``get_current_batch``."""
         return self.network.seen // self.samples
 
     @property
-    def stopped_early(self):
+    def stopped_early(self) -> bool:
         """Whether the patience of the validation has run out."""
         return self.validation is not None and self.validation.exhausted
 
     @property
-    def done(self):
+    def done(self) -> bool:
         """Whether nothing is left to do."""
         return self.iteration >= self.max_batches or self.stopped_early
 
-    def checkpoint(self):
+    def checkpoint(self) -> Checkpoint:
         """A :class:`~pydarknet.training.checkpoint.Checkpoint` to write before the next iteration."""
         return run_state.checkpoint_of(self)
 
-    def restore(self, checkpoint):
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
         run_state.restore(self, checkpoint)
 
-    def run(self):
+    def run(self) -> Iterator[Step]:
         """Yield a :class:`Step` after every iteration, up to ``max_batches`` or until patience runs out.
 
         Raises TrainingError when there is nothing to do, and what :meth:`step` raises.
@@ -135,7 +149,7 @@ class Trainer:
         while not self.done:
             yield self.step()
 
-    def step(self):
+    def step(self) -> Step:
         """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite."""
         start = time.perf_counter()
         network = self.network

@@ -45,7 +45,6 @@ def test_the_text_is_darknets_byte_for_byte(case, spelling):
     assert written == options["seed"].encode() + (GOLDEN / case / "gen_out.bin").read_bytes() + b"\n"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="arguments are text on Windows")
 def test_a_seed_of_any_bytes(tmp_path):
     cfg, weights, network = make_network(tmp_path)
     seed = bytes(range(1, 256))  # an argument cannot hold a NUL
@@ -313,7 +312,6 @@ def test_json_says_the_number_that_gives_the_text_again(tmp_path):
     )
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
 def test_a_terminal_is_sent_no_control_characters(tmp_path):
     """What a network of a stranger writes must not move the cursor or set the title; --bytes writes it as it is."""
     import pty

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -96,7 +95,6 @@ def test_a_small_text_is_immune_to_its_files(tmp_path):
     assert bytes(text.symbols(0, 6).astype(np.uint8)) == b"abcdef"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not shorten or replace an open file")
 def test_a_large_text_that_shrinks_is_an_error_and_one_replaced_is_not(tmp_path):
     path = write(tmp_path / "a", b"abcdef" * 1000)
     text = Corpus.open(path, **ON_DISK)

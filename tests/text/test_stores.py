@@ -37,7 +37,6 @@ def test_a_folder_is_walked_in_order_without_hidden_or_empty_files(tmp_path):
     assert len(Corpus.open([str(tmp_path / "text" / ".git"), tmp_path / "text" / "empty"])) == 13  # asked for by name
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege, and there are no pipes in folders")
 @pytest.mark.parametrize("tokenized", [False, True])
 def test_links_loops_and_pipes(tmp_path, tokenized):
     folder = tmp_path / "text"
@@ -126,7 +125,6 @@ def test_descriptors_are_closed_with_the_last_part(tmp_path):
         os.fstat(descriptor)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no sparse files without asking for them")
 def test_five_gigabytes_need_little_memory(tmp_path):
     path = tmp_path / "huge"
     with path.open("wb") as file:
