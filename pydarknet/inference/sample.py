@@ -22,6 +22,7 @@ NEVER = 2.0  # as the least probability of a symbol: it isn't written, however l
 DEFAULT_SEED = b"\n\n"
 DEFAULT_TEMPERATURE = 0.7
 COLD = 0.5  # below this temperature what the mask of UTF-8 leaves may be 0 in float32, if a forbidden byte is likelier
+LITTLE = 0.1  # of p left by the mask of UTF-8: it is renormalised before the cut-off then, not only behind it
 WINDOW = 64  # symbols that count as a repetition
 OVERFLOW = (
     "the network's output is not a finite number: its weights overflow, as after a training that "
@@ -34,7 +35,8 @@ class Sampling:
 
     In this order: p is taken at ``temperature``; of symbols among the last 64 it is divided by
     ``repetition_penalty``; with ``utf8`` bytes that can't go on with the character are left out, so that the
-    text is whole characters; what is below 1e-4 is left out, as in Darknet, and p renormalised. Then a symbol
+    text is whole characters; what is below 1e-4 is left out, as in Darknet, and p renormalised (and before
+    the cut-off too, if ``utf8`` has left less than a tenth). Then a symbol
     stays if fewer than ``top_k`` are likelier, if those that are likelier have less than ``top_p`` together,
     and if it has at least ``min_p`` times the likeliest one's probability. One is drawn from those that stay;
     at temperature 0 the likeliest is taken. Raises InputError for a number out of its range.
@@ -225,10 +227,15 @@ def _kept(p, least):
     """``p`` without what is below ``least``, renormalised; None if nothing is left. Raises WeightsError."""
     kept = p * (p >= least)
     total = np.add.reduce(kept)  # kept.sum(), without its detour
-    if not 0 < total < np.inf:
+    if not LITTLE < total < np.inf:
+        if not np.isfinite(total):
+            raise WeightsError(OVERFLOW)
+        if np.ndim(least):  # the mask has left little, in which the cut-off would be a large part
+            allowed = np.where(least < NEVER, p, 0)
+            if allowed.any():
+                return _kept(allowed / allowed.sum(), least)
         if total == 0:
             return None
-        raise WeightsError(OVERFLOW)
     kept *= kept.dtype.type(1 / total)
     return kept
 

@@ -248,6 +248,20 @@ def test_what_must_not_be_written_never_is():
                 assert Sampling(utf8=True, **controls).choose(p.copy(), random, least) in (3, 7), (likeliest, random.number)
 
 
+@pytest.mark.parametrize("mass", [1e-2, 1e-4, 1e-8, 1e-36])
+def test_among_what_the_mask_leaves_the_shares_are_the_networks(mass):
+    """However little it is; without a mask the cut-off of 1e-4 holds, as in Darknet."""
+    least = np.full(20, NEVER, np.float32)
+    least[[3, 7, 11]] = 1e-4
+    p = np.zeros(20, np.float32)
+    p[[0, 3, 7, 11]] = 1 - mass, 0.6 * mass, 0.39 * mass, 0.01 * mass
+    found = drawn(Sampling(1, utf8=True), p, 4000, least)
+    assert found[[3, 7, 11]] == pytest.approx([0.6, 0.39, 0.01], abs=0.04) and found.sum() == pytest.approx(1)
+    assert found[11] > 0 and found[[3, 7, 11]].sum() == pytest.approx(1)
+    if mass < 1e-4:
+        assert drawn(Sampling(1), p, 100)[0] == 1
+
+
 class Constant:
     """A network whose prediction is always ``p``."""
 
