@@ -127,5 +127,5 @@ _add(
 )
 _add(generatetactic, "cfg/rnn.cfg coq.weights -temp .3 < proof.txt", fixed={"text": None, "as_bytes": True})
 _add(valid, "cfg/rnn.cfg rnn.weights < text.txt", fixed={"texts": ()}, every=1)
-_add(validtactic, "cfg/rnn.cfg coq.weights < proofs.txt", fixed={"text": None}, every=1)
-_add(vec, "cfg/rnn.cfg rnn.weights < names.txt", fixed={"text": None, "as_bytes": True})
+_add(validtactic, "cfg/rnn.cfg coq.weights < proofs.txt", fixed={"texts": ()}, every=1)
+_add(vec, "cfg/rnn.cfg rnn.weights < names.txt", fixed={"texts": (), "as_bytes": True})

@@ -25,6 +25,7 @@ DIALECTS = Choice([d.value for d in Dialect])
 cfg_argument = click.argument("cfg", type=PATH)
 weights_argument = click.argument("weights", type=PATH)
 text_argument = click.argument("text", type=PATH, required=False)
+texts_argument = click.argument("texts", metavar="[TEXT]...", nargs=-1, type=PATH)
 
 dialect_option = click.option(
     "--dialect",
@@ -74,6 +75,13 @@ def split_weights(paths, weights):
     if paths and weights is None and paths[0].endswith((".weights", ".backup")):
         return paths[1:], paths[0]
     return paths, weights
+
+
+def is_stdin(paths):
+    """Whether the text is standard input: no path, or ``-``. Raises click.UsageError for ``-`` among others."""
+    if "-" in paths and len(paths) > 1:
+        raise click.UsageError("- is standard input, and can't be joined with files")
+    return paths in ((), ("-",))
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from pydarknet.cli.options import (
     cfg_argument,
     check_output,
     dialect_option,
+    is_stdin,
     open_text,
     seed_option,
     showing,
-    text_argument,
+    texts_argument,
     weights_argument,
 )
 from pydarknet.errors import TextError
@@ -56,7 +57,7 @@ every_option = click.option(
 @command(sections={"Measuring": "seed adapt streams tokenized", "Output": "as_json every characters_file"})
 @cfg_argument
 @weights_argument
-@click.argument("texts", metavar="[TEXT]...", nargs=-1, type=PATH)
+@texts_argument
 @seed_option
 @json_option
 @click.option(
@@ -96,11 +97,9 @@ def valid(cfg, weights, texts, seed, as_json, characters_file, every, streams, a
     """
     if streams > 1 and (every or characters_file):
         raise click.UsageError("--every and --per-character go through the text in order: they need --streams 1")
-    from_stdin = texts in ((), ("-",))
+    from_stdin = is_stdin(texts)
     if tokenized and from_stdin:
         raise click.UsageError("-tokenized needs TEXT, a file")
-    if not from_stdin and "-" in texts:
-        raise click.UsageError("- is standard input, and can't be joined with files")
     if characters_file:
         check_output(characters_file, [cfg, weights, *texts])
     network = load_network(cfg, weights, batch=streams, time_steps=1, dialect=dialect)
@@ -128,32 +127,38 @@ def valid(cfg, weights, texts, seed, as_json, characters_file, every, streams, a
 @command()
 @cfg_argument
 @weights_argument
-@text_argument
+@texts_argument
 @seed_option
 @json_option
 @every_option
 @dialect_option
-def validtactic(cfg, weights, text, seed, as_json, every, dialect):
+def validtactic(cfg, weights, texts, seed, as_json, every, dialect):
     """Measure how well a network predicts the tactics in a text of proofs.
 
     A tactic stands between >> and a full stop at the end of a line; nothing else is counted. TEXT is
-    a file; without it, standard input is read.
+    one or more files or folders, joined; without it, standard input is read.
 
     Example: pydarknet validtactic cfg/rnn.cfg coq.weights < proofs.txt
     """
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
     tally = TacticTally()
-    with open_text(text) as file:
-        scored = surprise(network, blocks_of_file(file), seed)
-        for block in scored if every else showing(scored, _size(file)):
+    with ExitStack() as stack:
+        if is_stdin(texts):
+            file = stack.enter_context(open_text(None))
+            total, blocks = _size(file), blocks_of_file(file)
+        else:
+            corpus = stack.enter_context(Corpus.open(texts))
+            total, blocks = len(corpus), blocks_of_corpus(corpus, network.inputs)
+        scored = surprise(network, blocks, seed)
+        for block in scored if every else showing(scored, total):
             _print_lines(tactic_lines, every, *tally.add(*block))
     _print_score(tactic_lines, tally.score, as_json, every)
 
 
 @contextmanager
 def _corpus(texts, tokenized):
-    if texts in ((), ("-",)):  # where the pieces begin is known only when all has been read
+    if is_stdin(texts):  # where the pieces begin is known only when all has been read
         with open_text(None) as file:
             yield Corpus.from_symbols(file.read(), "standard input")
         return

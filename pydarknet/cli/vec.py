@@ -1,6 +1,8 @@
 """``pydarknet vec``: lines as vectors."""
 
 import os
+from contextlib import ExitStack
+from itertools import chain
 
 import click
 
@@ -9,9 +11,10 @@ from pydarknet.cli.options import (
     bytes_option,
     cfg_argument,
     dialect_option,
+    is_stdin,
     open_text,
     seed_option,
-    text_argument,
+    texts_argument,
     weights_argument,
 )
 from pydarknet.cli.streams import write_bytes
@@ -23,7 +26,7 @@ from pydarknet.network import load_network
 @command()
 @cfg_argument
 @weights_argument
-@text_argument
+@texts_argument
 @seed_option
 @click.option(
     "--layer",
@@ -35,18 +38,19 @@ from pydarknet.network import load_network
 )
 @bytes_option("Write control characters to a terminal as they are; elsewhere they always are.")
 @dialect_option
-def vec(cfg, weights, text, seed, layer, as_bytes, dialect):
+def vec(cfg, weights, texts, seed, layer, as_bytes, dialect):
     """Print a vector for each line of a text: what the first layer puts out when it has read the line.
 
-    The lines are those of the file TEXT, or of standard input. Each is printed without its blanks and
+    The lines are those of one or more files TEXT, or of standard input. Each is printed without its blanks and
     tabs, which the network does not read either, then the numbers with commas between.
 
     Example: pydarknet vec cfg/rnn.cfg backup/rnn_final.weights names.txt
     """
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
-    with open_text(text) as file:
-        vectors = line_vectors(network, file, seed, layer)
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_text(path)) for path in ((None,) if is_stdin(texts) else texts)]
+        vectors = line_vectors(network, chain.from_iterable(files), seed, layer)
         write_bytes((line + _numbers(vector) for line, vector in vectors), raw=as_bytes)
 
 

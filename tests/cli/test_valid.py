@@ -322,3 +322,13 @@ def test_validtactic_without_a_tactic(network):
     cfg, weights, _ = network
     result = run("validtactic", cfg, weights, stdin=b"no tactic here.\n")
     assert result.code == 1 and "the text holds no tactic" in result.err
+
+
+def test_validtactic_of_several_files_and_folders(network, tmp_path):
+    cfg, weights, _ = network
+    (tmp_path / "folder").mkdir()
+    for name, part in (("a.txt", PROOF[:12]), ("folder/b.txt", PROOF[12:20]), ("folder/c.txt", PROOF[20:])):
+        (tmp_path / name).write_bytes(part)
+    expected = done("validtactic", cfg, weights, stdin=PROOF)
+    assert done("validtactic", cfg, weights, tmp_path / "a.txt", tmp_path / "folder") == expected
+    assert run("validtactic", cfg, weights, tmp_path / "a.txt", "-", stdin=b"").code == 2

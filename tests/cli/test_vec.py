@@ -36,3 +36,15 @@ def test_options(tmp_path):
 def test_no_lines_no_output(tmp_path):
     cfg, weights, _ = make_network(tmp_path)
     assert done("vec", cfg, weights, stdin=b"") == b""
+
+
+def test_lines_of_several_files(tmp_path):
+    cfg, weights, _ = make_network(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"one\ntwo\n")
+    (tmp_path / "b.txt").write_bytes(b"three")
+    expected = done("vec", cfg, weights, stdin=b"one\ntwo\nthree")
+    assert done("vec", cfg, weights, tmp_path / "a.txt", tmp_path / "b.txt") == expected
+    assert run("vec", cfg, weights, tmp_path / "a.txt", tmp_path / "none.txt").out == b"", (
+        "nothing is written before all are open"
+    )
+    assert run("vec", cfg, weights, tmp_path / "a.txt", "-").code == 2
