@@ -30,9 +30,7 @@ _RULES = {  # state: (first byte, last byte, the state behind them)
     AFTER_F4: ((0x80, 0x8F, TWO),),  # above, Unicode ends
 }
 # [state][byte]: the state behind the byte, None where it may not stand
-FOLLOWING: list[list[int | None]] = [
-    [None] * 256 for _ in _RULES
-]  # [state][byte]: the state behind the byte, None where it may not stand
+FOLLOWING: list[list[int | None]] = [[None] * 256 for _ in _RULES]
 for _state, _rules in _RULES.items():
     for _first, _last, _next in _rules:
         FOLLOWING[_state][_first : _last + 1] = [_next] * (_last + 1 - _first)
