@@ -90,6 +90,7 @@ def open_text(path):
     if path in (None, "-"):
         if sys.stdin.isatty():
             tell("reading the text from standard input")
+        _check_standard_output(sys.stdin, "standard input")
         yield io.BufferedReader(_Readable(sys.stdin.buffer, "standard input"))
         return
     try:
@@ -97,6 +98,7 @@ def open_text(path):
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise _cannot_read(show(path), error) from None
     with file:
+        _check_standard_output(file, show(path))
         yield io.BufferedReader(_Readable(file, show(path)))
 
 
@@ -112,6 +114,14 @@ def showing(scored, total):
         for block in scored:
             yield block
             bar.update(len(block[1]))
+
+
+def _check_standard_output(file, name):
+    """Raise InputError if the output is appended to the very file that is read: it would never end."""
+    with suppress(OSError):  # a stream of a test has no number
+        read, written = os.fstat(file.fileno()), os.fstat(sys.stdout.fileno())
+        if os.path.samestat(read, written) and stat.S_ISREG(read.st_mode):
+            raise InputError(f"{name}: the output goes to the file that is read: send it elsewhere")
 
 
 class _Readable(io.RawIOBase):

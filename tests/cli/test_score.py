@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -154,6 +155,24 @@ def test_the_page_is_whole_in_itself(network, tmp_path):
     assert "default-src 'none'" in text
     found = json.loads(done("score", cfg, weights, tmp_path / "text.txt", "--json"))
     assert f"{found['bits']:.1f} bits" in "".join(page.words)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
+def test_a_browser_shows_the_page_without_complaint(network, tmp_path):
+    cfg, weights, _ = network
+    done("score", cfg, weights, tmp_path / "text.txt", "--html", tmp_path / "page.html")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    result = subprocess.run(
+        ["chromium", *options, "--dump-dom", (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=90
+    )
+    assert "Füße, 漢字" in "".join(Page(result.stdout).words)
+    assert "CONSOLE" not in result.stderr, result.stderr
 
 
 def test_what_is_refused(network, tmp_path):

@@ -95,6 +95,16 @@ def test_standard_input_that_cannot_be_read(folder, command):
         assert result.stderr == b"pydarknet: standard input: cannot read this text: " + why + b"\n"
 
 
+@pytest.mark.parametrize("command", READS_INPUT)
+@pytest.mark.parametrize("source", ["proof.txt", "- < proof.txt"])
+def test_the_output_is_not_appended_to_what_is_read(folder, command, source):
+    if command in ("valid", "validtactic") and source == "proof.txt":
+        source = "< proof.txt"  # a file by name they have read whole before they write
+    result = shell(folder, f"{command} net.cfg net.weights {source} >> proof.txt")
+    assert result.returncode == 1 and b": the output goes to the file that is read" in result.stderr
+    assert (folder / "proof.txt").read_bytes() == b"goal >>intros.\n"
+
+
 @pytest.mark.parametrize("line", ["generate none.cfg x", "ops net.cfg", "train net.cfg none", "vlaid", "--help"])
 def test_a_closed_or_full_stream_does_not_hide_the_exit_code(folder, line):
     (folder / "net.cfg").write_text((folder / "net.cfg").read_text() + "unknown=1\n")  # a warning
