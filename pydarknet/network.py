@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from pydarknet.darknet.cfg import Cfg, parse_cfg
 from pydarknet.darknet.dialect import PJREDDIE, Dialect
-from pydarknet.darknet.randomness import generator, is_whole
+from pydarknet.darknet.randomness import check_state, generator, is_whole
 from pydarknet.darknet.weights import fits, read_header, read_weights, write_weights
 from pydarknet.errors import InputError
 from pydarknet.layers.layer import OneHot
@@ -287,6 +287,45 @@ class Network:
     def save_weights(self, path: Path, dialect: Dialect | str | None = None) -> None:
         """Write a Darknet weights file, atomically, in the network's dialect unless another is given."""
         write_weights(self.layers, path, self.seen, as_dialect(dialect) or self.dialect)
+
+    # What a run goes on from (pydarknet.training.run_state)
+
+    def arrays(self):
+        """Every array that a run changes, by name: the memory itself."""
+        states = {
+            f"layer {number}.{name}": array
+            for number, layer in enumerate(self.layers)
+            for name, array in layer.state(self.streams).items()
+        }
+        return {"values": self.parameters.values, "statistics": self.parameters.statistics, **states}
+
+    def facts(self):
+        """The rest of its state in a run, as JSON can hold it."""
+        return {
+            "dialect": self.dialect.value,
+            "seen": self.seen,
+            "random": {"dropout": self.dropout_random.bit_generator.state},
+        }
+
+    def check(self, facts, arrays):
+        """Raise ValueError for a state that this network cannot have."""
+        if facts.get("dialect") != self.dialect.value:
+            raise ValueError(f"is of the dialect {facts.get('dialect')!r}, and this network is of {self.dialect.value!r}")
+        seen = facts.get("seen")
+        if type(seen) is not int or not 0 <= seen < 2**63:
+            raise ValueError("has no usable 'seen', the number of characters trained on")
+        check_state(facts, "dropout")
+        start = 0
+        for statistic in (statistic for layer in self.layers for statistic in layer.statistics):
+            values = arrays["statistics"][start : start + statistic.size]
+            if statistic.name.endswith("variance") and (values < 0).any():
+                raise ValueError(f"holds a negative variance, in {statistic.name}")
+            start += statistic.size
+
+    def take(self, facts):
+        """Go on from the ``facts``; the arrays are in place."""
+        self.seen = facts["seen"]
+        self.dropout_random.bit_generator.state = facts["random"]["dropout"]
 
     def _set_dialect(self, dialect):
         self.dialect = dialect

@@ -33,6 +33,18 @@ def generator(srand, purpose):
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(srand, spawn_key=(PURPOSES.index(purpose),))))
 
 
+def check_state(facts, name):
+    """Raise ValueError unless ``facts["random"][name]`` is the state of a generator; one that stands still would hang us."""
+    try:
+        state = facts["random"][name]
+        np.random.PCG64(0).state = state
+        moves = state["state"]["inc"] % 2 == 1
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
+        moves = False
+    if not moves:
+        raise ValueError("has no usable random state")
+
+
 class CRandom:
     """The generator behind ``rand()`` of the GNU C library, seeded as by ``srand(seed)``; None takes the time.
 

@@ -12,7 +12,21 @@ import numpy as np
 PIECE = 1 << 15  # elements: three arrays of them fit a second-level cache
 
 
-class SGD:
+class Optimizer:
+    """What the optimizers share: nothing but arrays goes into a checkpoint."""
+
+    def facts(self):
+        """Nothing."""
+        return {}
+
+    def check(self, facts, arrays):
+        """Any memory is possible."""
+
+    def take(self, facts):
+        """The arrays are in place."""
+
+
+class SGD(Optimizer):
     """Gradient descent with momentum and decay, in Darknet's order (``update_connected_layer``).
 
     With the buffer u (Darknet's ``weight_updates``), the summed gradient dw, the rate and n:
@@ -20,15 +34,13 @@ class SGD:
         u -= dw      u -= decay n w  (weight matrices only)      w += rate / n * u      u *= momentum
     """
 
-    name = "sgd"
-
     def __init__(self, block, momentum=0.9, decay=0.0001):
         self.momentum, self.decay = momentum, decay
         self.buffer = np.zeros_like(block.values)
 
     def arrays(self):
         """The optimizer's memory, by name, for a checkpoint."""
-        return {"momentum": self.buffer}
+        return {"sgd.momentum": self.buffer}
 
     def update(self, block, rate, n):
         """Move ``block.values`` by ``block.gradients``, at the learning rate ``rate``, for ``n`` samples."""
@@ -43,7 +55,7 @@ class SGD:
                 u *= self.momentum
 
 
-class Adam:
+class Adam(Optimizer):
     """Adam as Darknet defines it (``adam_update_gpu``), which runs it on a GPU only.
 
     With the summed gradient dw, and t the number of the update, starting at 1:
@@ -54,8 +66,6 @@ class Adam:
     The rate is not divided by n. Decay, as in Darknet, pulls at biases and scales too.
     """
 
-    name = "adam"
-
     def __init__(self, block, decay=0.0001, B1=0.9, B2=0.999, eps=1e-7):
         self.decay, self.B1, self.B2, self.eps = decay, B1, B2, eps
         self.m = np.zeros_like(block.values)
@@ -64,7 +74,12 @@ class Adam:
 
     def arrays(self):
         """The optimizer's memory, by name, for a checkpoint."""
-        return {"m": self.m, "v": self.v, "t": self.t}
+        return {"adam.m": self.m, "adam.v": self.v, "adam.t": self.t}
+
+    def check(self, facts, arrays):
+        """Raise ValueError for a memory that no updates can have left."""
+        if not (0 <= arrays["adam.t"][0] <= facts["iteration"] and (arrays["adam.v"] >= 0).all()):
+            raise ValueError("has no usable memory of the optimizer: its count of updates, or a mean of squares, is impossible")
 
     def update(self, block, rate, n):
         """Move ``block.values`` by ``block.gradients``, at the learning rate ``rate``, for ``n`` samples."""

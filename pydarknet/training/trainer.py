@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pydarknet.darknet.randomness import generator
+from pydarknet.darknet.randomness import check_state, generator
 from pydarknet.errors import TextError, TrainingError
 from pydarknet.network import Network
 from pydarknet.optim.optimizers import clip_gradient
@@ -125,11 +125,39 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """A :class:`~pydarknet.training.checkpoint.Checkpoint` to write before the next iteration."""
-        return run_state.checkpoint_of(self)
+        return run_state.checkpoint_of(self._owners(), run_state.meaning(self.network), self.text_digest)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
-        run_state.restore(self, checkpoint)
+        run_state.restore(self._owners(), checkpoint, run_state.meaning(self.network), self.text_digest)
+
+    def _owners(self):
+        owners = [self.network, self, self.optimizer]
+        return [*owners, self.validation] if self.validation else owners
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its own part of a checkpoint: the streams' offsets."""
+        return {"offsets": self.offsets}
+
+    def facts(self) -> dict[str, Any]:
+        """Its own part of a checkpoint: the iteration, the running average and the generator of the offsets."""
+        return {"iteration": self.iteration, "avg_loss": self.avg_loss, "random": {"offsets": self.random.bit_generator.state}}
+
+    def check(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Raise ValueError for what no run of this text can have."""
+        if (arrays["offsets"] < 0).any() or (arrays["offsets"] >= len(self.corpus)).any():
+            raise ValueError("has offsets outside the text")
+        average = facts.get("avg_loss", "")
+        if average is not None and not (type(average) is float and math.isfinite(average)):
+            raise ValueError("has no usable 'avg_loss'")
+        if facts.get("iteration") != facts["seen"] // self.samples:
+            raise ValueError("has no usable 'iteration': it does not agree with the characters seen")
+        check_state(facts, "offsets")
+
+    def take(self, facts: dict[str, Any]) -> None:
+        """Go on from the ``facts``; the offsets are in place."""
+        self.avg_loss = facts["avg_loss"]
+        self.random.bit_generator.state = facts["random"]["offsets"]
 
     def run(self) -> Iterator[Step]:
         """Yield a :class:`Step` after every iteration, up to ``max_batches`` or until patience runs out.

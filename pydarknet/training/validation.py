@@ -17,6 +17,8 @@ COLUMNS = 4096  # of a call
 PLATEAU_FACTOR = 0.5  # of the learning rate
 SHARE_OF_TIME = 1 / 3  # a forward pass takes about a third of a training step's time
 
+SEEN = ("best_loss", "best_iteration", "lowest_loss", "since_lowest", "since_cut", "rate_factor")
+
 
 class Validation:
     """The held-out text ``corpus`` of ``network``, measured every ``every`` iterations.
@@ -70,6 +72,38 @@ class Validation:
     def exhausted(self):
         """Whether patience has run out."""
         return bool(self.patience) and self.since_lowest >= self.patience
+
+    # What a run goes on from (pydarknet.training.run_state)
+
+    def arrays(self):
+        """None."""
+        return {}
+
+    def facts(self):
+        """What it has seen, and of which text."""
+        return {"validation": {"text": self.corpus.digest(), **{name: getattr(self, name) for name in SEEN}}}
+
+    def check(self, facts, arrays):
+        """Raise ValueError for what no measurements can have left."""
+        known = self._known(facts)
+        for name in SEEN if known else ():
+            value = known.get(name, "")
+            number = type(value) in (int, float) and math.isfinite(value) and value >= 0
+            whole = type(value) is int or not name.startswith(("since", "best_iteration"))
+            if not ((number and whole) or (value is None and name.startswith(("best", "lowest")))):
+                raise ValueError(f"has no usable {name!r} of its validation")
+
+    def take(self, facts):
+        """Go on from what was seen; from nothing if it was seen on another text."""
+        for name, value in self._known(facts).items():
+            if name in SEEN:
+                setattr(self, name, value)
+
+    def _known(self, facts):
+        known = facts.get("validation") or {}
+        if type(known) is not dict:
+            raise ValueError("has no usable 'validation'")
+        return known if known.get("text") == self.corpus.digest() else {}
 
     def measure(self):
         """The mean cross-entropy of the held-out text, in nats a symbol."""
