@@ -50,6 +50,11 @@ def sharing_of_training(network):
     return sharing_of_a_call(network.layers, network.streams)
 
 
+def sharing_in_processes(network, processes):
+    """The :class:`Sharing` of a training in just so many ``processes``."""
+    return Sharing(processes=processes) if processes > 1 else sharing_of_a_call(network.layers, network.streams)
+
+
 def _work(layers, streams):
     """Multiplications of the recurrent products of one step."""
     return sum(layer.recurrent_weights for layer in layers) * streams

@@ -17,7 +17,7 @@ from pydarknet.darknet.cfg import parse_cfg
 from pydarknet.darknet.weights import read_header, write_weights
 from pydarknet.errors import CfgWarning, InputError, WeightsError
 from pydarknet.network import Network
-from pydarknet.system.files import show, why, write_atomically
+from pydarknet.system.files import reported, show, write_atomically
 
 
 def check_output(out, others):
@@ -96,7 +96,7 @@ def denormalized(network):
 
 def write_denormalized_cfg(network, path):
     """Write the cfg of ``network`` to ``path``, unchanged but for ``batch_normalize=0``. Raises WeightsError."""
-    try:
+    with reported(WeightsError, path, "cannot write the cfg"):
         with open(network.cfg.path, "rb") as file:
             pieces = re.split(rb"(\r\n|\r|\n)", file.read())  # lines and, between them, their ends
         for section in network.cfg.layers:
@@ -104,8 +104,6 @@ def write_denormalized_cfg(network, path):
                 _, line = section.options["batch_normalize"]
                 pieces[2 * (line - 1)] = b"batch_normalize=0"
         write_atomically(path, pieces)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{show(path)}: cannot write the cfg: {why(error)}") from None
 
 
 def write_partial(network, path, count):

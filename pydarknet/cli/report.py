@@ -15,12 +15,12 @@ import click
 from tqdm import tqdm
 
 from pydarknet.errors import TrainingError
-from pydarknet.system.files import show, why
+from pydarknet.system.files import reported, show, why
 
 
-def make_report(trainer):
-    """The report that suits standard error."""
-    return Bar(trainer) if sys.stderr and sys.stderr.isatty() else DarknetLines()
+def make_report(trainer, every=1):
+    """The report that suits standard error; away from a terminal it tells of every so many iterations."""
+    return Bar(trainer) if sys.stderr and sys.stderr.isatty() else DarknetLines(every)
 
 
 class Report:
@@ -61,18 +61,23 @@ class OnStandardError(Report):
 class DarknetLines(OnStandardError):
     """``ITER: LOSS, AVG avg, RATE rate, SECONDS seconds, EPOCHS epochs`` on standard error, as Darknet prints it."""
 
+    def __init__(self, every):
+        self._every = every
+
     def write(self, step):
+        if step.iteration % self._every and step.valid_loss is None:
+            return
         click.echo(
             f"{step.iteration}: {step.loss:f}, {step.avg_loss:f} avg, {step.rate:f} rate, "
             f"{step.seconds:f} seconds, {step.epochs:f} epochs",
             err=True,
         )
         if step.valid_loss is not None:
-            click.echo(f"held out: {step.valid_loss:f}, {_bits(step.valid_loss):f} bits per character", err=True)
+            click.echo(f"held out: {step.valid_loss:f}", err=True)
 
 
 class Bar(OnStandardError):
-    """A progress bar over the iterations, with loss, bits per character, rate and characters a second."""
+    """A progress bar over the iterations: bits per character, also on the held-out text, rate, and characters a second."""
 
     def __init__(self, trainer):
         self._samples = trainer.samples
@@ -83,7 +88,7 @@ class Bar(OnStandardError):
             unit="it",
             dynamic_ncols=True,
             file=sys.stderr,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            bar_format="{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}",
         )
 
     def __exit__(self, *_):
@@ -93,40 +98,69 @@ class Bar(OnStandardError):
         if step.valid_loss is not None:
             self._held_out = f", held out {_bits(step.valid_loss):.3f}"
         self._bar.set_postfix_str(
-            f"loss {step.avg_loss:.4f}, {_bits(step.avg_loss):.3f} bits/char{self._held_out}, "
-            f"rate {step.rate:.4g}, {self._samples / step.seconds:,.0f} chars/s",
+            f"{_bits(step.avg_loss):.3f} bits{self._held_out}, rate {step.rate:.2g}, {_short(self._samples / step.seconds)}/s",
             refresh=False,
         )
         self._bar.update()
 
 
 class JsonLog(Report):
-    """Appends one JSON object a step to the file at ``path``, at once: what watches the file sees whole lines."""
+    """Appends one JSON object a step to the file at ``path``, at once: what watches the file sees whole lines.
 
-    def __init__(self, path):
-        self.name = show(path)
-        try:
+    A run that goes on ``after`` an iteration (None for one that begins) first takes back what was logged of later ones: it was
+    killed behind its last checkpoint, and comes to them again. With ``every`` it logs every so many iterations, and those
+    with a measurement.
+    """
+
+    def __init__(self, path, after=None, every=1):
+        self.name, self._every = show(path), every
+        with reported(TrainingError, path, "cannot write the log"):
+            if os.path.isfile(path):
+                _take_back(path, after)
             self._file = open(path, "a", encoding="utf-8")
-            self._end_cut_line(path)
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{self.name}: cannot write the log: {why(error)}") from None
-
-    def _end_cut_line(self, path):
-        """A run that was killed, or had no space left, may have left half of a line."""
-        with open(path, "rb") as file:
-            if file.seek(0, 2) and file.seek(-1, 2) >= 0 and file.read(1) != b"\n":
-                self._file.write("\n")
 
     def __exit__(self, *_):
         with suppress(OSError):  # what could not be written has been told
             self._file.close()
 
     def write(self, step):
+        if step.iteration % self._every and step.valid_loss is None:
+            return
         record = dataclasses.asdict(step)
         if step.valid_loss is None:
             del record["valid_loss"]
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+
+def _take_back(path, after):
+    """Cut the log's last lines off that are of an iteration beyond ``after``; end a line that was cut in the middle."""
+    with open(path, "rb+") as file:
+        lines = file.readlines()
+        end = len(lines)
+        while end and after is not None and _iteration(lines[end - 1]) > after:
+            end -= 1
+        file.truncate(sum(map(len, lines[:end])))
+        if end and not lines[end - 1].endswith(b"\n"):
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+
+
+def _iteration(line):
+    """The iteration of a line of the log; of half a line, at its end, one beyond all; of any other line -1."""
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, TypeError, KeyError):
+        return -1 if line.endswith(b"\n") else math.inf
+
+
+def _short(number):
+    """A number in at most five characters: 950, 12.3k, 104k, 1.2M."""
+    for unit in ("", "k", "M"):
+        if number < 999.5:
+            return f"{number:.0f}{unit}" if number >= 99.5 or not unit else f"{number:.1f}{unit}"
+        number /= 1000
+    return f"{number:.1f}G"
 
 
 def _bits(nats):

@@ -1,18 +1,19 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
 import math
+import os
 import signal
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import click
 
 from pydarknet.cli.commands import command
-from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
+from pydarknet.cli.options import PATH, check_output, dialect_option, split_weights, srand_option
 from pydarknet.cli.report import JsonLog, make_report
 from pydarknet.errors import TrainingError
 from pydarknet.network import load_network
-from pydarknet.sharing import sharing_of_training
+from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import show
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint
@@ -25,7 +26,8 @@ from pydarknet.training.validation import Validation
 @command(
     sections={
         "Text and weights": "text_file tokenized weights dialect clear resume",
-        "Length and files": "max_batches folder save_every log_file",
+        "Length and files": "max_batches folder save_every overwrite",
+        "Progress": "log_file log_every print_every quiet verbose",
         "Held-out text": "valid_file valid_fraction valid_every plateau patience",
     }
 )
@@ -52,7 +54,20 @@ from pydarknet.training.validation import Validation
     metavar="N",
     help="Refresh BASE.backup and keep BASE_ITERATION.weights every N iterations (default, as in Darknet: 100 and 10000).",
 )
+@click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run; without it they get another name.")
 @click.option("--log", "log_file", type=PATH, help="Append one JSON object an iteration to this file.")
+@click.option(
+    "--log-every", type=click.IntRange(1), default=1, metavar="N", help="Log every N iterations, and those with a measurement."
+)
+@click.option(
+    "--print-every",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help="Away from a terminal, print the line of every N iterations, and of those with a measurement.",
+)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--verbose", is_flag=True, help="Say who shares out the work: one thread, threads or processes.")
 @click.option(
     "--valid", "valid_file", type=PATH, help="Text to measure the training by; the best weights are kept as BASE_best.weights."
 )
@@ -91,7 +106,12 @@ def train(
     max_batches,
     folder,
     save_every,
+    overwrite,
     log_file,
+    log_every,
+    print_every,
+    quiet,
+    verbose,
     valid_file,
     valid_fraction,
     valid_every,
@@ -105,12 +125,16 @@ def train(
 
     A first path named *.weights or *.backup is the weights file to start from, one named *.checkpoint a
     run to go on with. The weights go to the folder `backup` under Darknet's names, with a checkpoint
-    beside them. Ctrl-C saves and stops; the same command with --resume goes on.
+    beside them; files of an earlier run are kept under another name. Ctrl-C saves and stops; the same command with
+    --resume goes on.
 
     Example: pydarknet train cfg/rnn.cfg data/stdlib.txt --valid-fraction .05
     """
     paths, start = _start_and_text(paths, text_file, weights)
     _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience)
+    inputs = [path for path in (cfg, start, valid_file, *paths) if path]
+    if log_file:
+        check_output(log_file, inputs)
 
     checkpoint = None
     if resume:
@@ -130,36 +154,51 @@ def train(
         else:
             corpus, held_out = corpus.split(valid_fraction)
         validation = Validation(network, held_out, valid_every, patience, plateau)
-    if processes is None:
-        processes = sharing_of_training(network).processes
-    with stream_processes(network, processes) as train_call:
+    sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
+    if verbose:
+        _say(sharing)
+    with stream_processes(network, sharing.processes) as train_call:
         trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
         if checkpoint:
             trainer.restore(checkpoint)
-        _train(trainer, checkpoint, folder, save_every, log_file, resume)
+        with ExitStack() as stack:
+            backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite))
+            for path in backups.planned():
+                check_output(path, [path for path in inputs if path != start])
+            stopped_by = stack.enter_context(stop_signals())
+            reports = [] if quiet else [stack.enter_context(make_report(trainer, print_every))]
+            if log_file:
+                after = trainer.iteration if checkpoint else None
+                reports.append(stack.enter_context(JsonLog(log_file, after, log_every)))
+            _train(trainer, backups, reports, checkpoint, stopped_by)
 
 
-def _train(trainer, checkpoint, folder, save_every, log_file, resume):
+def _train(trainer, backups, reports, checkpoint, stopped_by):
     """Run ``trainer``, tell and save."""
-    with Backups(trainer, folder, save_every, resumed=resume) as backups, stop_signals() as stopped_by:
-        if checkpoint:
-            _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
-        if backups.earlier and not trainer.done:
-            _say(
-                f"{show(backups.checkpoint)} is of an earlier run, and will be kept as {show(backups.earlier)}; "
-                "to go on with that run instead, add --resume"
-            )
-        step = _run(trainer, backups, log_file, stopped_by)
-        if not trainer.done:
-            path = backups.save()
-            _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
-            sys.exit(128 + stopped_by[0])
-        final = backups.save_final()
+    if checkpoint:
+        _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
+    if backups.kept and not trainer.done:
+        _say(_what_is_kept(backups, going_on=checkpoint is not None))
+    step = _run(trainer, backups, reports, stopped_by)
+    if not trainer.done:
+        path = backups.save()
+        _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
+        sys.exit(128 + stopped_by[0])
+    final = backups.save_final()
     if trainer.stopped_early:
         _say(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
     click.echo(f"Saved {show(final)}")
     if trainer.validation:
         _tell_best(trainer, backups, final, step)
+
+
+def _what_is_kept(backups, going_on):
+    """One line: which files of an earlier run get another name when this one would replace them."""
+    names = ", ".join(f"{show(old.name)} as {show(new.name)}" for old, new in backups.kept.items())
+    advice = (
+        "--overwrite replaces them" if going_on else "--overwrite replaces them, and --resume goes on with that run instead"
+    )
+    return f"{show(backups.folder)} holds files of an earlier run, which are kept: {names}; {advice}"
 
 
 def _start_and_text(paths, text_file, weights):
@@ -188,22 +227,18 @@ def _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, vali
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
 
 
-def _run(trainer, backups, log_file, stopped_by):
+def _run(trainer, backups, reports, stopped_by):
     """Train to the end or a signal, saving and reporting; return the last Step."""
-    with ExitStack() as stack:
-        tellers = [stack.enter_context(make_report(trainer))]
-        if log_file:
-            tellers.append(stack.enter_context(JsonLog(log_file)))
-        for step in trainer.run():
-            backups.after(step)
-            try:
-                for tell in tellers:
-                    tell(step)
-            except (TrainingError, BrokenPipeError):
-                backups.save()  # whoever listened has gone; the work must not go with them
-                raise
-            if stopped_by:
-                break
+    for step in trainer.run():
+        backups.after(step)
+        try:
+            for report in reports:
+                report(step)
+        except (TrainingError, BrokenPipeError):
+            backups.save()  # whoever listened has gone; the work must not go with them
+            raise
+        if stopped_by:
+            break
     return step
 
 
@@ -221,7 +256,7 @@ def _say(message):
 
 @contextmanager
 def stop_signals():
-    """While it lasts, SIGINT and SIGTERM are only noted, in the list it gives; a second SIGINT interrupts at once.
+    """While it lasts, SIGINT, SIGTERM and SIGHUP are only noted, in the list it gives; a SIGINT after one interrupts at once.
 
     So an iteration is always whole: an interrupted update would leave half of the parameters moved.
     A signal that the process was started to ignore (as shells start a background job) stays ignored.
@@ -231,9 +266,12 @@ def stop_signals():
     def note(number, frame):
         if noted and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not noted:
+            with suppress(OSError):  # not click.echo: the signal may have come in the midst of one
+                os.write(2, b"\npydarknet: finishing this iteration; Ctrl-C again stops now, without saving\n")
         noted.append(number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     ours = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
     for number in ours:
         signal.signal(number, note)

@@ -53,6 +53,10 @@ class Section:
         """Build (not raise) an error that begins with ``file:line: [name]``, at the line of ``key`` if it is there."""
         return CfgError(f"{self._place(key)} {message}")
 
+    def warn(self, message: str, key: str | None = None) -> None:
+        """Warn (CfgWarning) at the same place."""
+        _warn(f"{self._place(key)} {message}")
+
     def has(self, key: str) -> bool:
         """Whether the section sets ``key``; this alone does not count as reading it."""
         return key in self.options

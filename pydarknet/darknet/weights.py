@@ -11,7 +11,6 @@ revision says who wrote it: see :mod:`pydarknet.darknet.dialect`.
 """
 
 import os
-import stat
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import WeightsError
-from pydarknet.system.files import show, why, write_atomically
+from pydarknet.system.files import open_regular, reported, show, write_atomically
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,8 @@ def read_header(path):
 @contextmanager
 def _opened(path):
     """The file at ``path``, to be read; whatever the system has against it is a WeightsError."""
-    try:
-        # A pipe would be waited for without end, and could not be read twice.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise WeightsError(f"{show(path)}: cannot read the weights: a folder, pipe or device, not a regular file")
-        with open(path, "rb") as file:
-            yield file
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise WeightsError(f"{show(path)}: cannot read the weights: {why(error)}") from None
+    with reported(WeightsError, path, "cannot read the weights"), open_regular(path) as file:
+        yield file
 
 
 def _fields(layers, dialect, kept):
@@ -181,10 +174,8 @@ def write_weights(layers, path, seen, dialect):
     Raises WeightsError when the system does not allow it or a number is not finite, so that a run
     that diverged does not replace the last good file; ``path`` is then as before.
     """
-    try:
+    with reported(WeightsError, path, "cannot save the weights", ". Earlier files are as they were"):
         write_atomically(path, _encoded(layers, path, seen, dialect))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise WeightsError(f"{show(path)}: cannot save the weights: {why(error)}. Earlier files are as they were") from None
 
 
 def _encoded(layers, path, seen, dialect):

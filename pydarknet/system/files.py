@@ -1,11 +1,51 @@
 """Files that are either the old one or the new one, never half of either; and how messages speak of files."""
 
 import errno
+import itertools
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from pydarknet.errors import PydarknetError
+
+
+@contextmanager
+def reported(error_type, path, what, advice=""):
+    """While it lasts, whatever the system has against the file ``path`` is an ``error_type``: ``path: what: why``.
+
+    ``advice`` ends its message.
+    """
+    try:
+        yield
+    except PydarknetError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise error_type(f"{show(path)}: {what}: {why(error)}{advice}") from None
+
+
+def open_regular(path):
+    """The file at ``path``, to be read as bytes. Raises OSError for a folder, a pipe or a device, which has no end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a folder, pipe or device, not a regular file")
+    return open(path, "rb")
+
+
+def free_name(path):
+    """``path``, or if there is such a file the first of ``name.1.suffix``, ``name.2.suffix``, ... that is free."""
+    path = Path(path)
+    numbered = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
+    return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
+
+
+def check_writable(path):
+    """Raise OSError if :func:`write_atomically` could not write ``path``: to be asked before hours of work."""
+    path = Path(os.path.realpath(os.fsdecode(path)))
+    _mode_to_replace(path)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
 def write_atomically(path, chunks):
@@ -23,11 +63,12 @@ def write_atomically(path, chunks):
     # A name of its own: one made from a long name could be too long. "x" never writes through a planted link.
     temporary = path.with_name(f".pydarknet-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        # Until it has the mode of the file that it replaces, only the owner can read it.
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o666 if mode is None else 0o600)) as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         if mode is not None:
             with suppress(OSError):  # some network drives keep no modes
                 os.chmod(temporary, mode)
@@ -49,9 +90,18 @@ def _mode_to_replace(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):  # the rename would put a file in the place of /dev/null
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    if not os.access(path, os.W_OK):  # the rename would replace even a read-only file
+    # The rename would replace even a read-only file, and root may write to any.
+    if not (os.access(path, os.W_OK) and mode & 0o222):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return mode & 0o777
+
+
+def _sync(handle):
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot, and then keep no promise to break
+            raise
 
 
 def _sync_folder(folder):

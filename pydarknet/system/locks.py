@@ -16,6 +16,7 @@ class Lock:
     """
 
     def __init__(self, path):
+        self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

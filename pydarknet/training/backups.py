@@ -8,14 +8,14 @@ on, ``BASE.checkpoint.previous`` is the one before it. Each is written atomicall
 """
 
 import os
-import time
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from pydarknet.errors import CheckpointError, TrainingError
-from pydarknet.system.files import show, why
+from pydarknet.system.files import check_writable, free_name, reported, show, why
 from pydarknet.system.locks import Lock
 from pydarknet.training.checkpoint import read_checkpoint, write_checkpoint
 from pydarknet.training.trainer import diverged
@@ -61,29 +61,36 @@ class Backups:
     """The files of the run of ``trainer`` in ``folder``, which is made when it is missing; a context manager.
 
     With ``every`` both the backup and a kept file are written every so many iterations, else at
-    Darknet's intervals. A run that does not continue the checkpoint in the folder (``resumed``) keeps
-    it under another name, :attr:`earlier`, from its own first checkpoint on.
+    Darknet's intervals. A run that does not continue the checkpoint in the folder (``resumed``) replaces nothing
+    that an earlier one made, unless told to ``overwrite``: when it would, it first gives the file another name.
+    :attr:`kept` says which, name by name.
 
-    Raises TrainingError when the folder cannot be written to or another run is using it for the same
-    BASE: before the training, not after it.
+    Raises TrainingError when another run is using the folder for the same BASE, or when what the run is going to write
+    could not be written: before the training, not after it.
     """
 
-    def __init__(self, trainer, folder, every=None, resumed=False):
+    def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False):
         self.trainer = trainer
         self.folder = Path(folder)
         self.base = base_name(trainer.network.cfg.path)
         self.backup_every = every or BACKUP_EVERY
         self.keep_every = every or KEEP_EVERY
         self.checkpoint = self.folder / f"{self.base}.checkpoint"
+        self.backup = self.folder / f"{self.base}.backup"
         self.best = self.folder / f"{self.base}_best.weights"
+        self.final = self.folder / f"{self.base}_final.weights"
         self._saved = None  # the iteration of the last checkpoint
-        self.earlier = None
+        self.kept: dict[Path, Path] = {}
         self._lock = self._locked()
-        self._sweep()
-        if os.path.lexists(_new(self.checkpoint)):  # a process was killed before it could rename it
-            self._rename_new()
-        if not resumed:
-            self.earlier = self._name_of_earlier()
+        try:
+            self._sweep()
+            if os.path.lexists(_new(self.checkpoint)):  # a process was killed before it could rename it
+                self._rename_new()
+            self.kept = {} if overwrite else self._to_keep(resumed)
+            self._check()
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __enter__(self):
         return self
@@ -97,31 +104,38 @@ class Backups:
         if step.valid_loss is not None and self.trainer.validation.best_iteration == step.iteration:
             self._save_weights(self.best)
         if step.iteration % self.keep_every == 0:
-            self._save_weights(self.folder / f"{self.base}_{step.iteration}.weights")
+            self._save_weights(self._numbered(step.iteration))
         if step.iteration % self.backup_every == 0:
             self.save()
 
     def save(self):
         """Write ``BASE.backup`` and the checkpoint; return the backup's path.
 
-        Raises WeightsError or CheckpointError if that fails, TrainingError if the numbers are no
-        longer finite. The files of before are whole then.
+        Raises WeightsError or CheckpointError if one of them fails, when the other has been written; TrainingError if the
+        numbers are no longer finite. The files of before are whole then.
         """
-        path = self._save_weights(self.folder / f"{self.base}.backup")
-        self._save_checkpoint()
-        return path
+        return self._save_with_checkpoint(self.backup)
 
     def save_final(self):
         """Write ``BASE_final.weights`` and the checkpoint; return the path of the weights. Raises as :meth:`save`."""
-        path = self._save_weights(self.folder / f"{self.base}_final.weights")
-        self._save_checkpoint()
+        return self._save_with_checkpoint(self.final)
+
+    def _save_with_checkpoint(self, path):
+        try:
+            self._save_weights(path)
+        finally:
+            if self._finite():
+                self._save_checkpoint()
         return path
 
     def _save_weights(self, path):
-        if not np.isfinite(self.trainer.network.parameters.values).all():
+        if not self._finite():
             raise diverged(self.trainer.iteration, "the parameters are not finite")
+        self._make_way(path)
         self.trainer.network.save_weights(path)
-        return path
+
+    def _finite(self):
+        return np.isfinite(self.trainer.network.parameters.values).all()
 
     def _save_checkpoint(self):
         """Write the new one in full before the others change their names: at any moment one of them is good."""
@@ -132,41 +146,87 @@ class Backups:
         self._saved = self.trainer.iteration
 
     def _rename_new(self):
-        try:
-            if self.earlier:
-                os.replace(self.checkpoint, self.earlier)
+        with reported(CheckpointError, self.checkpoint, "cannot save the checkpoint"):
+            if self._make_way(self.checkpoint):
                 _previous(self.checkpoint).unlink(missing_ok=True)  # older still, and of no use to this run
-                self.earlier = None
             with suppress(FileNotFoundError):
                 os.replace(self.checkpoint, _previous(self.checkpoint))
             os.replace(_new(self.checkpoint), self.checkpoint)
-        except OSError as error:
-            raise CheckpointError(f"{show(self.checkpoint)}: cannot save the checkpoint: {why(error)}") from None
+
+    def _make_way(self, path):
+        """Give the file of an earlier run at ``path`` its other name, if there is one; return whether there was."""
+        name = self.kept.pop(path, None)
+        if name is None:
+            return False
+        with reported(TrainingError, path, f"cannot keep this file of an earlier run as {show(name)}"):
+            os.rename(path, name)
+        return True
+
+    def _to_keep(self, resumed):
+        """The files of an earlier run that this one would replace, each with the name that it gets then.
+
+        A run that goes on replaces its own files, but not what it left when it had come to an end.
+        """
+        if resumed:
+            return {path: free_name(path) for path in [self.final] if path.is_file()}
+        names = {path: free_name(path) for path in self.planned() if path.is_file()}
+        if self.checkpoint in names:
+            names[self.checkpoint] = self._name_of_earlier_checkpoint()
+        return names
+
+    def planned(self):
+        """Every file that this run may write."""
+        best = [self.best] if self.trainer.validation else []
+        numbered = re.compile(rf"{re.escape(self.base)}_([1-9]\d{{0,9}})\.weights")
+        present = [
+            path for path in self.folder.iterdir() if (found := numbered.fullmatch(path.name)) and self._due(int(found[1]))
+        ]
+        return [self.checkpoint, self.backup, self.final, *best, *present]
+
+    def _due(self, iteration):
+        return iteration % self.keep_every == 0 and self.trainer.iteration < iteration <= self.trainer.max_batches
+
+    def _numbered(self, iteration):
+        return self.folder / f"{self.base}_{iteration}.weights"
+
+    def _check(self):
+        """Find out now what could not be written later."""
+        for path in (*self.planned(), _new(self.checkpoint), _previous(self.checkpoint)):
+            if path not in self.kept:
+                with reported(TrainingError, path, "cannot be written", "; choose another folder with --backup DIR"):
+                    check_writable(path)
+
+    def _name_of_earlier_checkpoint(self):
+        try:
+            kind = read_checkpoint(self.checkpoint).fact("iteration", int)
+        except CheckpointError:  # damaged, or of a newer version: of no use here, but not ours to throw away
+            kind = "unreadable"
+        return free_name(self.folder / f"{self.base}_{kind}.checkpoint")
 
     def _locked(self):
+        lock = self.folder / f".{self.base}.lock"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            return Lock(self.folder / f".{self.base}.lock")
+            return Lock(lock)
         except BlockingIOError:
             raise TrainingError(
                 f"{show(self.folder)}: another run is saving {self.base}.* in this folder; "
                 "wait for it, or choose another folder with --backup DIR"
             ) from None
         except (OSError, ValueError) as error:
+            place = lock if os.path.lexists(lock) else self.folder  # the lock may be another user's, in a folder open to all
             raise TrainingError(
-                f"{show(self.folder)}: cannot save weights in this folder: {why(error)}; choose another with --backup DIR"
+                f"{show(place)}: cannot save weights in this folder: {why(error)}; choose another with --backup DIR"
             ) from None
 
     def _sweep(self):
-        """Remove what processes left that were killed while they saved."""
-        for path in self.folder.glob(".pydarknet-*.tmp"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > FORGOTTEN:
-                    path.unlink()
+        """Remove what processes left that were killed while they saved: files of our own names alone.
 
-    def _name_of_earlier(self):
-        try:
-            iteration = read_checkpoint(self.checkpoint).fact("iteration", int)
-        except CheckpointError:  # none there, or of no use
-            return None
-        return self.folder / f"{self.base}_{iteration}.checkpoint"
+        Their age is by the clock of the folder, which may be on another machine whose clock differs from ours.
+        """
+        with suppress(OSError):
+            os.utime(self._lock.path)
+            now = os.stat(self._lock.path).st_mtime
+            for path in self.folder.glob(".pydarknet-*.tmp"):
+                if path.stat().st_mtime < now - FORGOTTEN:
+                    path.unlink()

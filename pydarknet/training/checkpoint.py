@@ -19,7 +19,6 @@ import hashlib
 import json
 import math
 import os
-import stat
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pydarknet.errors import CheckpointError
-from pydarknet.system.files import show, why, write_atomically
+from pydarknet.system.files import open_regular, reported, show, write_atomically
 
 MAGIC = b"PYDNCKPT"
 VERSION = 1
@@ -67,12 +66,8 @@ def write_checkpoint(path, checkpoint):
                 f"{show(path)}: not saved: {name} holds numbers that are not finite, as the run has "
                 "diverged. Earlier files are as they were; lower learning_rate, or set clip_norm=1"
             )
-    try:
+    with reported(CheckpointError, path, "cannot save the checkpoint", ". Earlier files are as they were"):
         write_atomically(path, _encoded(checkpoint))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{show(path)}: cannot save the checkpoint: {why(error)}. Earlier files are as they were"
-        ) from None
 
 
 def _encoded(checkpoint):
@@ -94,14 +89,8 @@ def read_checkpoint(path):
 
     No more memory is taken than the file is long, whatever its header says.
     """
-    try:
-        # A pipe would be waited for without end.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise CheckpointError(f"{show(path)}: cannot read the checkpoint: a folder, pipe or device, not a regular file")
-        with open(path, "rb") as file:
-            return _decoded(file, path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise CheckpointError(f"{show(path)}: cannot read the checkpoint: {why(error)}") from None
+    with reported(CheckpointError, path, "cannot read the checkpoint"), open_regular(path) as file:
+        return _decoded(file, path)
 
 
 def _decoded(file, path):

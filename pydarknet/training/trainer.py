@@ -10,6 +10,8 @@ with the cfg's probability ``jump``, as a rule 1/64, and its state is cleared th
 """
 
 import math
+import os
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from pydarknet.darknet.randomness import check_state, generator
 from pydarknet.errors import TextError, TrainingError
 from pydarknet.network import Network
 from pydarknet.optim.optimizers import clip_gradient
+from pydarknet.system.files import show
 from pydarknet.system.memory import check_training_memory
 from pydarknet.text.corpus import Corpus
 from pydarknet.training import run_state
@@ -102,6 +105,12 @@ class Trainer:
                 "each window repeats it; a longer text or fewer time_steps would teach more",
                 stacklevel=2,
             )
+        if self.max_batches < self.schedule.burn_in:
+            warnings.warn(
+                f"max_batches={self.max_batches} is below burn_in={self.schedule.burn_in}: the learning rate never gets to "
+                f"{self.schedule.learning_rate:g}; a lower burn_in in [net], or more iterations, would teach more",
+                stacklevel=2,
+            )
         self.text_digest = corpus.digest()
 
     @property
@@ -129,7 +138,9 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
-        run_state.restore(self._owners(), checkpoint, run_state.meaning(self.network), self.text_digest)
+        weights = os.path.splitext(checkpoint.path)[0] + ".backup"
+        command = shlex.join(["pydarknet", "train", self.network.cfg.path, weights, os.fsdecode(self.corpus.names[0])])
+        run_state.restore(self._owners(), checkpoint, run_state.meaning(self.network), self.text_digest, show(command))
 
     def _owners(self):
         owners = [self.network, self, self.optimizer]
@@ -167,7 +178,7 @@ class Trainer:
         if self.iteration >= self.max_batches:
             raise TrainingError(
                 f"{self.iteration} iterations are done already and max_batches is {self.max_batches}: "
-                "nothing to do; raise --max-batches, or count from 0 with -clear"
+                "nothing to do; to go on, raise max_batches (--max-batches N)"
             )
         if self.stopped_early:
             raise TrainingError(

@@ -147,7 +147,7 @@ def test_a_new_run_keeps_the_checkpoint_of_an_earlier_one(tmp_path):
     earlier = (tmp_path / "tiny.checkpoint").read_bytes()
     trainer = make_trainer(tmp_path, srand=8, max_batches=5)
     with Backups(trainer, tmp_path) as backups:
-        assert backups.earlier == tmp_path / "tiny_17.checkpoint"
+        assert backups.kept[tmp_path / "tiny.checkpoint"] == tmp_path / "tiny_17.checkpoint"
         trainer.step()
         assert (tmp_path / "tiny.checkpoint").read_bytes() == earlier  # nothing happens before there is something new
         backups.save()
@@ -158,7 +158,7 @@ def test_a_new_run_keeps_the_checkpoint_of_an_earlier_one(tmp_path):
     assert read_checkpoint(tmp_path / "tiny.checkpoint.previous").facts["iteration"] == 1
     # A run that goes on with it has nothing to keep.
     trainer.restore(read_checkpoint(tmp_path / "tiny.checkpoint"))
-    assert Backups(trainer, tmp_path, resumed=True).earlier is None
+    assert Backups(trainer, tmp_path, resumed=True).kept == {}
 
 
 # Faults

@@ -44,7 +44,7 @@ def iteration_of(path):
 # Signals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_stopped_run_saves_and_says_how_to_go_on(here, number, code):
     process = train(here, *NO_END, "--save-every", 10**6, "--srand", 1)
     lines_until(process, 20)
@@ -56,6 +56,7 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(here, number, code):
     assert at >= 20
     assert last == f"pydarknet: saved backup/tiny.backup; stopped after iteration {at}: the same command with --resume goes on"
     assert "Traceback" not in err
+    assert "\npydarknet: finishing this iteration; Ctrl-C again stops now, without saving\n" in err
     assert load_network(here / "tiny.cfg", here / "backup/tiny.backup").seen == 20 * at
 
     result = run("train", "tiny.cfg", "text.bin", "--resume", "--max-batches", at + 5, cwd=here)
@@ -63,6 +64,22 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(here, number, code):
     whole = run("train", "tiny.cfg", "text.bin", "--srand", 1, "--max-batches", at + 5, "--backup", "whole", cwd=here)
     assert whole.returncode == 0
     assert bytes_of(here / "whole")["tiny.checkpoint"] == bytes_of(here / "backup")["tiny.checkpoint"]
+
+
+def test_a_second_interrupt_ends_at_once(here):
+    """In the midst of an iteration of a minute: the first is answered at once, the second ends it."""
+    write_cfg(here, LAYERS.replace("output=7", "output=300"), batch=1600, subdivisions=100, time_steps=500, max_batches=2)
+    process = start("train", "tiny.cfg", "text.bin", "--processes", 1, cwd=here)
+    time.sleep(2)  # Python starts, and the first iteration begins
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    answer = itertools.dropwhile(lambda line: "finishing" not in line, process.stderr)
+    assert next(answer) and process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.splitlines()[-1] == "pydarknet: interrupted"
+    assert time.monotonic() - started < 10
+    assert not (here / "backup/tiny.backup").exists()
 
 
 def test_an_ignored_interrupt_stays_ignored(here):

@@ -221,6 +221,11 @@ def random_state(checkpoint, **changes):
         lambda c: random_state(c, state={"state": 2**128, "inc": 1}),
         lambda c: random_state(c, state={"inc": 1}),
         lambda c: random_state(c, state=[]),
+        lambda c: random_state(c, state={"state": 0, "inc": 0}),  # it would draw the same number for ever
+        lambda c: random_state(c, state={"state": 5, "inc": 2}),
+        lambda c: replaced(c, avg_loss=float("inf")),
+        lambda c: replaced(c, iteration=10**200),
+        lambda c: replaced(c, iteration=2),
         lambda c: random_state(c, uinteger="x"),
         lambda c: with_array(c, "values", c.arrays["values"][1:]),
         lambda c: with_array(c, "values", c.arrays["values"].astype(np.float64)),
