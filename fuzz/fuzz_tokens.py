@@ -5,9 +5,9 @@ import re
 from shared import as_file
 
 from pydarknet.errors import TextError
-from pydarknet.text import stores as text_files
+from pydarknet.text import tokens
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.stores import LARGEST_TOKEN, read_tokens
+from pydarknet.text.tokens import LARGEST_TOKEN, read_tokens
 
 SEEDS = [
     b"0 1 2 3\n",
@@ -19,7 +19,7 @@ SEEDS = [
     b"99999999999999999999 1",
     b"-1 +2 3.5",
 ]
-text_files._TOKEN_BLOCK = 64  # so that short files too are read in several blocks
+tokens._TOKEN_BLOCK = 64  # so that short files too are read in several blocks
 
 
 def one_input(data):

@@ -25,7 +25,7 @@ from pydarknet.inference.sample import DEFAULT_SEED, DEFAULT_TEMPERATURE, darkne
 from pydarknet.inference.sample import generate as generate_symbols
 from pydarknet.network import load_network
 from pydarknet.system.files import show
-from pydarknet.text.stores import read_tokens
+from pydarknet.text.tokens import read_tokens
 from pydarknet.text.utf8 import state_behind
 
 length_option = click.option(

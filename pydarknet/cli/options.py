@@ -17,6 +17,7 @@ from pydarknet.cli.streams import tell
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import show, why
+from pydarknet.system.kinds import WEIGHTS, is_kind
 
 PATH = click.Path(path_type=str)
 SLOW = 1.0  # seconds, after which progress is shown
@@ -71,8 +72,8 @@ def check_output(out, inputs):
 
 
 def split_weights(paths, weights):
-    """Take the weights file out of the positional ``paths``: the first, if it is named like one."""
-    if paths and weights is None and paths[0].endswith((".weights", ".backup")):
+    """Take the weights file out of the positional ``paths``: the first, if it is one or is named like one."""
+    if paths and weights is None and (paths[0].endswith((".weights", ".backup")) or is_kind(paths[0], WEIGHTS)):
         return paths[1:], paths[0]
     return paths, weights
 

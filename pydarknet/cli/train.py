@@ -15,6 +15,7 @@ from pydarknet.errors import TrainingError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import show
+from pydarknet.system.kinds import CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
@@ -132,14 +133,11 @@ def train(
     """
     paths, start = _start_and_text(paths, text_file, weights)
     _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience)
-    inputs = [path for path in (cfg, start, valid_file, *paths) if path]
-    if log_file:
-        check_output(log_file, inputs)
 
     checkpoint = None
     if resume:
         checkpoint = newest_checkpoint(folder, base_name(cfg), warn=lambda message: _say(f"warning: {message}"))
-    elif start and start.endswith(".checkpoint"):
+    elif start and _is_checkpoint(start):
         checkpoint, start = read_checkpoint(start), None
     if checkpoint:
         dialect = checkpoint.fact("dialect", str)
@@ -154,6 +152,9 @@ def train(
         else:
             corpus, held_out = corpus.split(valid_fraction)
         validation = Validation(network, held_out, valid_every, patience, plateau)
+    inputs = [cfg, *corpus.names, *(validation.corpus.names if validation else ())]
+    if log_file:
+        check_output(log_file, [*inputs, start] if start else inputs)
     sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
     if verbose:
         _say(sharing)
@@ -164,7 +165,7 @@ def train(
         with ExitStack() as stack:
             backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite))
             for path in backups.planned():
-                check_output(path, [path for path in inputs if path != start])
+                check_output(path, inputs)
             stopped_by = stack.enter_context(stop_signals())
             reports = [] if quiet else [stack.enter_context(make_report(trainer, print_every))]
             if log_file:
@@ -207,7 +208,7 @@ def _start_and_text(paths, text_file, weights):
         if len(paths) > 1 or (paths and weights):
             raise click.UsageError("with -file, at most one more path is allowed: the weights to start from")
         return (text_file,), paths[0] if paths else weights
-    if weights is None and paths and paths[0].endswith(".checkpoint"):
+    if weights is None and paths and _is_checkpoint(paths[0]):
         paths, weights = paths[1:], paths[0]
     paths, weights = split_weights(paths, weights)
     if not paths:
@@ -215,11 +216,15 @@ def _start_and_text(paths, text_file, weights):
     return paths, weights
 
 
+def _is_checkpoint(path):
+    return path.endswith(".checkpoint") or is_kind(path, CHECKPOINT)
+
+
 def _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience):
     """What does not go together: it would have no effect, and nobody should find that out later."""
     if resume and start:
         raise click.UsageError("--resume goes on from the checkpoint in the backup folder, so no weights can be given")
-    if (resume or (start and start.endswith(".checkpoint"))) and (clear or dialect):
+    if (resume or (start and _is_checkpoint(start))) and (clear or dialect):
         raise click.UsageError("-clear and --dialect are for weights: a checkpoint goes on as it was")
     if valid_file and valid_fraction:
         raise click.UsageError("--valid and --valid-fraction: give one of them")

@@ -180,14 +180,7 @@ def parse_cfg(path: str | bytes | os.PathLike) -> Cfg:
         raise CfgError(f"{_shown(path)}: is not a possible file name") from None
     if len(data) > MAX_FILE_BYTES:
         raise CfgError(f"{path}: is over {MAX_FILE_BYTES >> 20} MiB, too large for a cfg: is it another file?")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise CfgError(
-            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8 text: save the file as UTF-8, or is it no cfg?"
-        ) from None
-    return parse_cfg_text(text, path)
+    return parse_cfg_text(data.decode("utf-8", "surrogateescape"), path)  # a comment may be in Latin-1
 
 
 def parse_cfg_text(text: str, path: str) -> Cfg:
@@ -208,6 +201,9 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
             raise CfgError(f"{path}:{number}: holds a NUL byte, which no text has: is it no cfg?")
         if not line or line[0] in "#;":
             continue
+        if foreign := re.search("[\udc80-\udcff]", line):  # how Python decodes a byte that is not UTF-8
+            byte = ord(foreign[0]) - 0xDC00
+            raise CfgError(f"{path}:{number}: byte 0x{byte:02x} is not UTF-8 text: save the file as UTF-8, or is it no cfg?")
         if line[0] == "[":
             sections.append(_section(line, path, number))
             _check_net(sections)

@@ -22,9 +22,9 @@ class Dialect(Enum):
 
     @staticmethod
     def of_header(major, minor, revision):
-        """The dialect that wrote a weights file: AlexeyAB's since revision 5 of version 0.2."""
+        """The dialect that wrote a weights file: AlexeyAB's has revision 5 or above, since version 0.2."""
         transposed = major > 1000 or minor > 1000  # by programs older than the forks
-        return Dialect.ALEXEYAB if not transposed and (major, minor, revision) >= (0, 2, 5) else Dialect.PJREDDIE
+        return Dialect.ALEXEYAB if not transposed and (major, minor) >= (0, 2) and revision >= 5 else Dialect.PJREDDIE
 
 
 PJREDDIE = Dialect.PJREDDIE

@@ -20,6 +20,7 @@ import numpy as np
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import WeightsError
 from pydarknet.system.files import open_regular, reported, show, write_atomically
+from pydarknet.system.kinds import HEAD, WEIGHTS, kind_of
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def read_header(path):
 def _opened(path):
     """The file at ``path``, to be read; whatever the system has against it is a WeightsError."""
     with reported(WeightsError, path, "cannot read the weights"), open_regular(path) as file:
+        kind = kind_of(file.read(HEAD), or_text=True)
+        if kind not in (None, WEIGHTS):
+            raise WeightsError(f"{show(path)}: is {kind.name}, not a weights file")
+        file.seek(0)
         yield file
 
 

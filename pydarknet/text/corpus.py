@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from pydarknet.errors import InputError, TextError
-from pydarknet.text.stores import IN_MEMORY, LARGEST_TOKEN, MemoryStore, open_store
+from pydarknet.text.stores import IN_MEMORY, MemoryStore, open_store
+from pydarknet.text.tokens import LARGEST_TOKEN
 
 _HASH_WHOLE = 64 << 20  # a text of more symbols is fingerprinted by samples
 _HASH_BLOCK, _HASH_BLOCKS = 4096, 1024

@@ -1,33 +1,35 @@
 """The files of a text: found, opened and read, without holding large ones in memory.
 
-A text is the bytes of one or more files, joined, or the whole numbers of token files. Darknet's counterparts
-are ``read_file`` in ``src/utils.c``, ``read_tokenized_data`` and ``read_tokens`` in ``examples/rnn.c``
-(pjreddie/darknet).
+A text is the bytes of one or more files, joined, or the whole numbers of token files. What a file holds decides whether it
+is one (:mod:`pydarknet.system.kinds`), not its name. Darknet's counterpart is ``read_file`` in ``src/utils.c``.
 """
 
+import lzma
 import os
 import resource
 import stat
+import warnings
 import weakref
+import zlib
 
 import numpy as np
 
 from pydarknet.errors import TextError
-from pydarknet.system.files import show, why
+from pydarknet.system.files import reported, show, why
+from pydarknet.system.kinds import CFG, CHECKPOINT, LOG, PAGE, TOKENS, WEIGHTS, Kind, kind_of_file
+from pydarknet.text.tokens import ADVICE, CANNOT_READ, read_token_file
 
 IN_MEMORY = 64 << 20  # a text of up to this many bytes is read into memory
-LARGEST_TOKEN = 2**31 - 1
-_TOKEN_DIGITS = len(str(LARGEST_TOKEN))
-_BLANKS = (b" ", b"\t", b"\n", b"\v", b"\f", b"\r")
-_TOKEN_BLOCK = 1 << 18  # bytes parsed at a time: its temporary arrays stay in the processor's cache
 
 
 def open_store(paths, tokenized, in_memory):
     """The store of a text of at least two symbols; see :meth:`pydarknet.text.corpus.Corpus.open`. Raises TextError."""
     paths = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
-    files = _find_files(paths)
+    files, kinds = _find_files(paths, tokenized)
     if tokenized:
-        store = MemoryStore.of_parts(files, [_parse_token_file(path) for path in files])
+        store = MemoryStore.of_parts(files, [read_token_file(path) for path in files])
+    elif any(kind and kind.opener for kind in kinds):
+        store = MemoryStore.of_parts(files, [_bytes_of(path, kind) for path, kind in zip(files, kinds)])
     else:
         store = DiskStore(files)
         if store.size <= in_memory:
@@ -80,7 +82,7 @@ class MemoryStore(Store):
         starts = np.cumsum([0] + [len(part) for part in parts], dtype=np.int64)[:-1]
         if len(parts) == 1:
             return cls(parts[0], names, starts)  # the usual case; concatenate would take twice the memory
-        return cls(np.concatenate([np.empty(0, np.int32), *parts]), names, starts)
+        return cls(np.concatenate(parts) if parts else np.empty(0, np.int32), names, starts)
 
     def read(self, start, count):
         return self.array[start : start + count]
@@ -172,95 +174,72 @@ class DiskStore(Store):
             raise _cannot_read(self.names[i], error) from None
 
 
-def read_tokens(path):
-    """Read a vocabulary (Darknet's ``-tokens``): line n, counted from 0, is the text of token n, as bytes.
-
-    The line ``<NEWLINE>`` stands for the newline itself; nothing else is escaped (``read_tokens`` in
-    examples/rnn.c, whose ``print_symbol`` writes a blank after every token). A blank line is an empty
-    token. If all lines end in CR LF, the CR is dropped too.
-
-    Raises TextError: a file that is missing, unreadable or empty.
-    """
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().split(b"\n")
-    except (OSError, ValueError) as error:
-        raise _cannot_read(path, error) from None
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
-        raise TextError(f"{show(path)}: the vocabulary is empty; it needs one token a line")
-    if all(line.endswith(b"\r") for line in lines):
-        lines = [line[:-1] for line in lines]
-    return [b"\n" if line == b"<NEWLINE>" else line for line in lines]
-
-
-def _parse_token_file(path):
-    """Read the whole numbers of a file as an int32 array.
-
-    Darknet (``read_tokenized_data`` in examples/rnn.c) stops at the first word that is not a number, as
-    if the text ended there, and lets numbers overflow; here both are errors with file and line.
-    """
-    tokens, line, rest = bytearray(), 1, b""  # a bytearray grows in place: no second copy at the end
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(_TOKEN_BLOCK):
-                block = rest + block
-                cut = 1 + max(map(block.rfind, _BLANKS))  # the last word may go on in the next block,
-                if len(block) - cut > _TOKEN_DIGITS:  # unless it is too long for a token as it is
-                    cut = len(block)
-                tokens += _parse_tokens(block[:cut], path, line)
-                line += block.count(b"\n", 0, cut)
-                rest = block[cut:]
-    except (OSError, ValueError) as error:
-        raise _cannot_read(path, error) from None
-    tokens += _parse_tokens(rest, path, line)
-    return np.frombuffer(tokens, np.int32)
-
-
-def _parse_tokens(block, path, line):
-    """The whole numbers in a block of text, whose first line has the number ``line``, as the bytes of int32."""
-    digits = np.frombuffer(block, np.uint8) - np.uint8(ord("0"))  # below "0" wraps round to over 9
-    is_digit = digits < 10
-    edges = np.flatnonzero(np.diff(is_digit, prepend=False, append=False))
-    starts, ends = edges[::2], edges[1::2]  # words of digits
-    lengths = ends - starts
-    values = np.zeros(len(starts), np.int64)
-    for place in range(min(lengths.max(initial=0), _TOKEN_DIGITS)):
-        # A word without this place reads a digit of something else, which where() then drops.
-        values += np.where(lengths > place, digits[ends - 1 - place].astype(np.int64), 0) * 10**place
-    # Bytes 9 to 13 and 32 are the blanks of C's isspace(), which fscanf() goes by.
-    raw = np.frombuffer(block, np.uint8)
-    foreign = np.flatnonzero(~is_digit & (raw != 32) & (raw - np.uint8(9) > 4))
-    too_large = starts[(lengths > _TOKEN_DIGITS) | (values > LARGEST_TOKEN)]
-    if len(foreign) or len(too_large):
-        at = int(min([*foreign[:1], *too_large[:1]]))
-        begin = 1 + max(block.rfind(blank, 0, at) for blank in _BLANKS)
-        line += block.count(b"\n", 0, at)
-        word = repr(block[begin : begin + 40].split()[0])[1:]  # without the b of b'x1'
-        raise TextError(f"{show(path)}:{line}: {word} is not a token (a whole number from 0 to {LARGEST_TOKEN})")
-    return values.astype(np.int32).tobytes()
-
-
-def _find_files(paths):
-    """The names of the files under ``paths`` that have text, each file once, in the order of the text."""
-    files, seen = [], set()
+def _find_files(paths, tokenized):
+    """The names of the files under ``paths`` that have text, each file once, in the order of the text; and their kinds."""
+    files: list = []
+    kinds: list[Kind | None] = []
+    ours: list = []
+    seen = set()
     for path in paths:
         status = _status(path)
+        in_folder = stat.S_ISDIR(status.st_mode)
         if stat.S_ISREG(status.st_mode):
             found = [(path, status)]
-        elif stat.S_ISDIR(status.st_mode):
+        elif in_folder:
             found = list(_walk(path))
-            if not any(status.st_size for _, status in found):
-                raise TextError(f"{show(path)}: there is no text in this folder (hidden and empty files are passed over)")
         else:  # a pipe or a device has no end, or cannot be read twice
             raise TextError(f"{show(path)}: neither a file nor a folder; save the text to a file first")
+        texts = len(files)
         for name, status in found:
             identity = _identity(status)
-            if status.st_size and identity not in seen:
-                seen.add(identity)
-                files.append(os.fspath(name))
-    return files
+            if not status.st_size or identity in seen:
+                continue
+            seen.add(identity)
+            kind = _kind(name)
+            if kind and kind.ours and in_folder:  # a folder of texts may hold the backups of a training
+                ours.append(name)
+                continue
+            _check_kind(name, kind, tokenized)
+            files.append(os.fspath(name))
+            kinds.append(kind)
+        if in_folder and len(files) == texts and not any(status.st_size for _, status in found):
+            raise TextError(f"{show(path)}: there is no text in this folder (hidden and empty files are passed over)")
+    if ours:
+        more = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
+        warnings.warn(f"{show(ours[0])}{more}: passed over, since pydarknet wrote it and it is no text", stacklevel=5)
+    return files, kinds
+
+
+def _kind(path):
+    with reported(TextError, path, CANNOT_READ, ADVICE):
+        return kind_of_file(path)
+
+
+def _check_kind(path, kind, tokenized):
+    """Raise TextError for a file that nobody means to learn as bytes; warn of one that somebody might."""
+    if kind is None or kind.opener or (kind is TOKENS and tokenized):
+        return
+    if kind is WEIGHTS:
+        raise TextError(f"{show(path)}: is {kind.name}, not a text: it belongs before the texts, or behind --weights")
+    if kind is CHECKPOINT:
+        raise TextError(f"{show(path)}: is {kind.name}, not a text: it belongs before the texts, or use --resume")
+    if kind is TOKENS:
+        warnings.warn(f"{show(path)}: looks like {kind.name}: without -tokenized it is read as digits", stacklevel=6)
+    elif kind is PAGE or kind is CFG or kind is LOG:
+        warnings.warn(f"{show(path)}: looks like {kind.name}; it is read as it stands", stacklevel=6)
+    else:
+        raise TextError(f"{show(path)}: is {kind.name}, not a text: give the text that is in it")
+
+
+def _bytes_of(path, kind):
+    """The whole content of a file, unpacked if it is compressed, uint8."""
+    opener = kind.opener if kind and kind.opener else open
+    with reported(TextError, path, CANNOT_READ, ADVICE):
+        try:
+            with opener(path, "rb") as file:
+                return np.frombuffer(file.read(), np.uint8)
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
+            raise TextError(f"{show(path)}: is {kind.name}, and damaged: {error}") from None
 
 
 def _walk(folder):

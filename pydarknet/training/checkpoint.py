@@ -27,6 +27,7 @@ import numpy as np
 
 from pydarknet.errors import CheckpointError
 from pydarknet.system.files import open_regular, reported, show, write_atomically
+from pydarknet.system.kinds import HEAD, kind_of
 
 MAGIC = b"PYDNCKPT"
 VERSION = 1
@@ -104,7 +105,8 @@ def _decoded(file, path):
 
     start = take(_START.size)
     if start[:8] != MAGIC[: len(start)] or not start:
-        raise CheckpointError(f"{show(path)}: is no checkpoint of pydarknet")
+        kind = kind_of(start + file.read(HEAD), or_text=True)
+        raise CheckpointError(f"{show(path)}: is no checkpoint of pydarknet" + (f": it is {kind.name}" if kind else ""))
     if len(start) < _START.size:
         raise _damaged(path, f"it ends at byte {size}, in its header")
     _, version, length = _START.unpack(start)

@@ -1,5 +1,6 @@
 """Input that cannot be trained on: exit code 1, one line that names the cause, no traceback, nothing overwritten."""
 
+import gzip
 import os
 import struct
 from pathlib import Path
@@ -169,7 +170,14 @@ def size():
         (lambda: weights(*[0] * (size() - 1)), "bad.weights: too short: layer 1 [connected] weights needs bytes"),
         (lambda: weights(*[0] * (size() + 1)), "bad.weights: too long: the layers of this cfg end at byte"),
         (lambda: weights(*[0] * 9, np.nan, *[0] * (size() - 10)), "holds nan at byte 56: not a finite number"),
-        (lambda: Path("text.bin").read_bytes(), "bad.weights: too long: the layers of this cfg end at byte"),
+        (lambda: b"Once upon a time " * 9, "bad.weights: is a text, not a weights file"),
+        (lambda: b"<!DOCTYPE html>\n<html><body>404</body></html>", "bad.weights: is a saved web page, not a weights file"),
+        (
+            lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+            "is a git-lfs pointer, which stands for a file",
+        ),
+        (lambda: gzip.compress(b"x" * 100), "bad.weights: is compressed with gzip, not a weights file"),
+        (lambda: b"PK\x03\x04" + bytes(99), "bad.weights: is a zip archive"),
     ],
 )
 def test_weights(here, content, says):
@@ -181,13 +189,15 @@ def test_weights(here, content, says):
 
 def test_weights_that_are_text(here):
     Path("bad.weights").write_text("[net]\ninputs=256\n" * 99)
-    refused(here, "bad.weights", "text.bin", says="bad.weights: too short: layer 0 [lstm]")
+    refused(here, "bad.weights", "text.bin", says="bad.weights: is a Darknet cfg, not a weights file")
 
 
 def test_checkpoints(here):
     refused(here, "none.checkpoint", "text.bin", says="none.checkpoint: cannot read the checkpoint: No such file")
     Path("bad.checkpoint").write_bytes(Path("backup/tiny_final.weights").read_bytes())
-    refused(here, "bad.checkpoint", "text.bin", says="bad.checkpoint: is no checkpoint of pydarknet")
+    refused(
+        here, "bad.checkpoint", "text.bin", says="bad.checkpoint: is no checkpoint of pydarknet: it is a Darknet weights file"
+    )
     good = Path("backup/tiny.checkpoint").read_bytes()
     Path("bad.checkpoint").write_bytes(good[:-40])
     refused(here, "bad.checkpoint", "text.bin", says="bad.checkpoint: the checkpoint is damaged: it should have")

@@ -23,11 +23,11 @@ LAYERS = "[batchnorm]\n[connected]\noutput=64\nactivation=linear\n[softmax]\n"
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds(name, monkeypatch):
     import pydarknet.system.memory
-    import pydarknet.text.stores
+    import pydarknet.text.tokens
 
     # The targets change these for good; here they are put back.
     monkeypatch.setattr(pydarknet.system.memory, "memory_at_hand", pydarknet.system.memory.memory_at_hand)
-    monkeypatch.setattr(pydarknet.text.stores, "_TOKEN_BLOCK", pydarknet.text.stores._TOKEN_BLOCK)
+    monkeypatch.setattr(pydarknet.text.tokens, "_TOKEN_BLOCK", pydarknet.text.tokens._TOKEN_BLOCK)
     monkeypatch.setattr(sys, "path", [str(FUZZ), *sys.path])
     target = importlib.import_module(name)
     accepted = 0

@@ -271,8 +271,15 @@ def test_an_unreadable_file(monkeypatch):
 
 def test_a_file_that_is_no_text(tmp_path):
     file = tmp_path / "latin1.cfg"
-    file.write_bytes(b"[net]\n# caf\xe9\n")
+    file.write_bytes(b"[net]\ncaf\xe9=1\n")
     assert message_of(parse_cfg, file).startswith(f"{file}:2: byte 0xe9 is not UTF-8 text")
+
+
+@pytest.mark.parametrize("comment", [b"# caf\xe9 \xff", b"  ; \xc4hnlich"])
+def test_a_comment_in_latin_1_is_a_comment(tmp_path, comment):
+    file = tmp_path / "latin1.cfg"
+    file.write_bytes(b"[net]\n" + comment + b"\ninputs=3\n")
+    assert parse_cfg(file).net.integer("inputs") == 3
 
 
 def test_a_file_that_is_too_large(tmp_path):

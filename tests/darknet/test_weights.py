@@ -94,6 +94,9 @@ def snapshot(network):
         (wide(0, 2, 5, 7), ALEXEYAB_ORDER, ALEXEYAB),
         (narrow(0, 1, 0, 7), PJREDDIE_ORDER, PJREDDIE),
         (narrow(0, 1, 5, 7), PJREDDIE_ORDER, PJREDDIE),
+        (wide(1, 0, 0, 7), PJREDDIE_ORDER, PJREDDIE),  # the revision tells the fork
+        (wide(1, 2, 4, 7), PJREDDIE_ORDER, PJREDDIE),
+        (wide(1, 0, 5, 7), ALEXEYAB_ORDER, ALEXEYAB),
     ],
 )
 def test_header_and_order_of_an_lstm(make, tmp_path, header, order, dialect):
@@ -229,7 +232,7 @@ BROKEN = {
     "negative revision": (struct.pack("<3i", 0, 2, -5) + P_FILE[12:], r"version 0\.2\.-5 .* impossible"),
     "nan": (nan_at(128), r"layer 0 \[lstm\] ui.weights holds nan at byte 128: not a finite number"),
     "infinity": (nan_at(276, np.inf), r"layer 1 \[connected\] weights holds inf at byte 276"),
-    "text": (b"[net]\nbatch=1\ninputs=256\n" * 20, "too long: .* Is it of another cfg"),
+    "cfg": (b"[net]\nbatch=1\ninputs=256\n" * 20, "is a Darknet cfg, not a weights file"),
 }
 
 

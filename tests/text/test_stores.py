@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydarknet.errors import TextError
-from pydarknet.text import stores as text_files
+from pydarknet.text import stores
+from pydarknet.text import tokens as token_files
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.stores import read_tokens
+from pydarknet.text.tokens import read_tokens
 
 ON_DISK = {"in_memory": 0}
 
@@ -97,7 +98,7 @@ def test_a_name_with_odd_characters_stays_on_one_line(tmp_path):
 
 
 def test_more_files_than_descriptors(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "_descriptor_limit", lambda: 3)
+    monkeypatch.setattr(stores, "_descriptor_limit", lambda: 3)
     for i in range(20):
         write(tmp_path / f"{i:02}", bytes([i]) * 10)
     text = Corpus.open(tmp_path, **ON_DISK)
@@ -164,7 +165,7 @@ def test_token_files_at_any_block_size(tmp_path_factory, tokens, data, block):
     path = tmp_path_factory.mktemp("tokens") / "t"
     path.write_bytes("".join([*words, data.draw(st.sampled_from(["", "\n"]))]).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "_TOKEN_BLOCK", block)
+        patch.setattr(token_files, "_TOKEN_BLOCK", block)
         text = Corpus.open(path, tokenized=True)
     assert text.symbols(0, len(text)).tolist() == tokens
     assert text.max_symbol == max(tokens)
@@ -195,7 +196,7 @@ def test_token_files_are_joined_and_checked_against_the_network(tmp_path):
     ],
 )
 def test_words_that_are_not_tokens(tmp_path, monkeypatch, block, data, line, word):
-    monkeypatch.setattr(text_files, "_TOKEN_BLOCK", block)
+    monkeypatch.setattr(token_files, "_TOKEN_BLOCK", block)
     path = write(tmp_path / "t", data)
     with pytest.raises(TextError, match=rf"t:{line}: {word} is not a token \(a whole number") as caught:
         Corpus.open(path, tokenized=True)
