@@ -233,7 +233,7 @@ def test_adam_against_a_literal_transcription(decay):
         for p, w, m, v, factor in slow:
             darknets_adam(w, p.gradient.ravel().tolist(), m, v, t, 0.05 * factor, decay, 6, 0.8, 0.99, 1e-3)
         optimizer.update(block, 0.05, 6)
-    assert optimizer.arrays()["t"].tolist() == [5]
+    assert optimizer.arrays()["adam.t"].tolist() == [5]
     for p, w, *_ in slow:
         agrees(f"{p}", p.value, np.reshape(w, p.value.shape), 1e-13)  # float64, another order of operations
 
