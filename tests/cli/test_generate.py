@@ -286,6 +286,10 @@ def test_until_ends_a_text_behind_the_string(tmp_path):
     assert written(cfg, weights, "-len", 400, *words).decode() == "ab" + whole[:at] + "\n"
     assert written(cfg, weights, "-len", 400, "--until", "never in it").decode() == "ab" + whole + "\n"
     assert written(cfg, weights, "-len", 50, "--until", "b").decode()[:2] == "ab", "the seed ends nothing"
+    pair = whole[200:202]
+    at = whole.find(pair) + 2
+    assert written(cfg, weights, "-len", 400, "--until", pair).decode() == "ab" + whole[:at] + "\n"
+    assert written(cfg, weights, "-len", 50, "--until", "b" + whole[0]).decode()[2:-1] == whole[:50], "nor the seed in part"
     raw = written(cfg, weights, "-len", 400, "--bytes")[2:-1]
     stop = next(byte for byte in raw if 32 < byte < 127)
     assert written(cfg, weights, "-len", 400, "--bytes", "--until", chr(stop)) == b"ab" + raw[: raw.index(stop) + 1] + b"\n"
