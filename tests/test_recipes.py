@@ -13,7 +13,7 @@ WEIGHTS = sorted((ROOT / "weights").glob("*.weights"))
 
 
 @pytest.mark.parametrize("cfg", CFGS, ids=lambda path: path.stem)
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore:max_batches=1 is below burn_in")
 def test_a_recipe_trains(cfg):
     text = Corpus.from_symbols(np.random.default_rng(1).integers(97, 123, size=2000, dtype=np.uint8))
     step = Trainer(load_network(cfg, srand=1), text, max_batches=1, srand=1).step()
