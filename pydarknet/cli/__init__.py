@@ -19,7 +19,7 @@ from pydarknet.cli.streams import drop, prepare_streams, tell, write_error
 from pydarknet.errors import CfgWarning, PydarknetError
 
 SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has it}
-    "Train": {"train": "train"},
+    "Train": {"train": "train", "corpus": "corpus"},
     "Write": {"generate": "generate", "generatetactic": "generate"},
     "Measure": {"valid": "valid", "validtactic": "valid", "score": "score", "vec": "vec"},
     "Weights files": {

@@ -20,7 +20,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydarknet.darknet import recipes
 from pydarknet.errors import CfgError, CfgWarning
+from pydarknet.system.files import open_regular, show, why
 
 NET = ("net", "network")  # the first section; the others are layers, whose names pydarknet.layers.registry knows
 
@@ -30,7 +32,7 @@ FLOAT_MAX = (2 - 2**-23) * 2.0**127  # and fractions in a C float
 
 # Python's int() and float() also take 1_000, nan, inf and Arabic or full-width digits, which C does not.
 _WHOLE = re.compile(r"[+-]?[0-9]+")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass
@@ -163,24 +165,32 @@ class Cfg:
 
 
 def parse_cfg(path: str | bytes | os.PathLike) -> Cfg:
-    """Read a cfg file (UTF-8, with or without a byte order mark).
+    """Read a cfg file (UTF-8, with or without a byte order mark), or the recipe of that name where there is no such file.
 
     Raises :class:`CfgError` for a file that cannot be read, is over 16 MiB or is not text, and all that
     :func:`parse_cfg_text` raises.
     """
-    path = os.fsdecode(path)
+    name = os.fsdecode(path)
+    if not os.path.lexists(name) and (recipe := recipes.find(name)):
+        name = recipe
+    shown = show(name)
     try:
-        with open(path, "rb") as file:
+        with open_regular(name) as file:
             data = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        known = ", ".join(recipes.names())
+        raise CfgError(
+            f"{shown}: cannot be read (No such file or directory): check the path, or take a recipe of pydarknet: {known}"
+        ) from None
     except IsADirectoryError:
-        raise CfgError(f"{path}: is a directory: give a cfg file inside it") from None
+        raise CfgError(f"{shown}: is a directory: give a cfg file inside it") from None
     except OSError as error:
-        raise CfgError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from None
+        raise CfgError(f"{shown}: cannot be read ({why(error)}): check the path and its permissions") from None
     except ValueError:  # open() says so of a NUL in the path
-        raise CfgError(f"{_shown(path)}: is not a possible file name") from None
+        raise CfgError(f"{shown}: is not a possible file name") from None
     if len(data) > MAX_FILE_BYTES:
-        raise CfgError(f"{path}: is over {MAX_FILE_BYTES >> 20} MiB, too large for a cfg: is it another file?")
-    return parse_cfg_text(data.decode("utf-8", "surrogateescape"), path)  # a comment may be in Latin-1
+        raise CfgError(f"{shown}: is over {MAX_FILE_BYTES >> 20} MiB, too large for a cfg: is it another file?")
+    return parse_cfg_text(data.decode("utf-8", "surrogateescape"), name)  # a comment may be in Latin-1
 
 
 def parse_cfg_text(text: str, path: str) -> Cfg:
@@ -195,6 +205,7 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
     Source: ``read_cfg`` and ``strip``, which also drop blanks everywhere.
     """
     sections: list[Section] = []
+    file, path = path, show(path)  # messages must stay on their line
     for number, raw in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
         line = raw.replace(" ", "").replace("\t", "")
         if "\0" in line:
@@ -213,7 +224,7 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
             _add_option(sections[-1], line, number)
     if not sections:
         raise CfgError(f"{path}: holds no section: a cfg begins with [net]")
-    return Cfg(path, sections[0], sections[1:])
+    return Cfg(file, sections[0], sections[1:])
 
 
 def _section(line: str, path: str, number: int) -> Section:

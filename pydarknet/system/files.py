@@ -29,7 +29,8 @@ def open_regular(path):
     """The file at ``path``, to be read as bytes. Raises OSError for a folder, a pipe or a device, which has no end."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "a folder, pipe or device, not a regular file")
+        kind = IsADirectoryError if stat.S_ISDIR(mode) else OSError
+        raise kind(errno.EINVAL, "a folder, pipe or device, not a regular file")
     return open(path, "rb")
 
 

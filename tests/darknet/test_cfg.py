@@ -261,7 +261,10 @@ def test_files_that_cannot_be_read(tmp_path):
     assert "is not a possible file name" in message_of(parse_cfg, "a\0b")
 
 
-def test_an_unreadable_file(monkeypatch):
+def test_an_unreadable_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locked.cfg").write_text("[net]")
+
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 

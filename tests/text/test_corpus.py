@@ -1,15 +1,12 @@
 """The text as a sequence of symbols: joining, wrapping, holding out, fingerprints, and the text that data/ builds."""
 
-import importlib.util
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import ROOT
 
 from pydarknet.errors import InputError, TextError
 from pydarknet.system.kinds import kind_of
@@ -17,7 +14,6 @@ from pydarknet.text import corpus as corpus_module
 from pydarknet.text.corpus import Corpus
 
 ON_DISK = {"in_memory": 0}
-BUILDER = ROOT / "data" / "build_stdlib_corpus.py"
 
 
 def write(path, data):
@@ -171,66 +167,3 @@ def test_digest_of_a_long_text_samples_it(monkeypatch):
         data[at] ^= 1
         assert (Corpus.from_symbols(data).digest() != whole) == seen
         data[at] ^= 1
-
-
-# The standard-library text
-
-
-@pytest.fixture(scope="module")
-def builder():
-    spec = importlib.util.spec_from_file_location("build_stdlib_corpus", BUILDER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_builder_joins_and_leaves_out(builder, tmp_path, capsys, monkeypatch):
-    library = tmp_path / "lib"
-    for name, data in {
-        "b.py": b"b = 1\r\nb += 1",
-        "a/c.py": b"c = '\xff'\n",
-        "empty.py": b"",
-        "a/test/t.py": b"no",
-        "site-packages/s.py": b"no",
-        "_sysconfigdata_x.py": b"no",
-        "config-3/x.py": b"no",
-        "encodings/cp1.py": b"no",
-        "notes.txt": b"no",
-    }.items():
-        write(library / name, data)
-    monkeypatch.setattr(builder.sysconfig, "get_path", lambda name: str(library))
-    output = tmp_path / "new" / "out.txt"
-    assert builder.main(["--output", str(output)]) == 0
-    head, text = output.read_bytes().split(b"\n", 1)
-    assert head.startswith(builder.MARK)
-    assert text == b"c = '\xff'\nb = 1\nb += 1\n"
-    assert f"{len(output.read_bytes())} bytes from 3 files" in capsys.readouterr().out
-    assert builder.main(["--output", str(output), "--max-bytes", "100"]) == 0  # its own output may be replaced
-    assert output.stat().st_size == 100
-    assert list(output.parent.iterdir()) == [output]
-
-
-def test_builder_replaces_no_other_file(builder, tmp_path, capsys):
-    mine = write(tmp_path / "mine.txt", b"a novel")
-    assert builder.main(["--output", str(mine)]) == 1
-    assert "mine.txt: is there already" in capsys.readouterr().err
-    assert mine.read_bytes() == b"a novel"
-    assert builder.main(["--output", str(tmp_path), "--force"]) == 1
-    assert builder.main(["--output", str(mine), "--force", "--max-bytes", "500"]) == 0
-    assert mine.stat().st_size == 500
-
-
-def test_builder_without_a_library(builder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(builder.sysconfig, "get_path", lambda name: str(tmp_path / "python311.zip"))
-    assert builder.main(["--output", str(tmp_path / "out")]) == 1
-    assert "no Python source here (it may be in a zip file" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_builder_on_this_python(builder, tmp_path):
-    size, count = builder.build(Path(builder.sysconfig.get_path("stdlib")), tmp_path / "stdlib.txt")
-    if count < 400:
-        pytest.skip("this Python has not the whole standard library in source")
-    assert 8e6 < size < 12e6
-    text = (tmp_path / "stdlib.txt").read_bytes()
-    assert b"\r" not in text and text.count(b"    def ") > 5000
