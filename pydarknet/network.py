@@ -25,6 +25,8 @@ from pydarknet.optim.schedules import Schedule
 from pydarknet.sharing import ONE_THREAD, Sharing, sharing_of_a_call
 from pydarknet.system.memory import check_layer_memory
 from pydarknet.system.threads import Team, blas_limited
+from pydarknet.traces import Trace
+from pydarknet.traces import trace as traced
 
 # What Darknet reads from [net] for images; it means nothing for text.
 IMAGE_KEYS = (
@@ -142,6 +144,16 @@ class Network:
         The state of this layer and of those before it is carried as in ``predict``.
         """
         return self._forward(self._checked(symbols), layers=number + 1)
+
+    def trace(self, text: str | bytes | Any, names: Any = None) -> Trace:
+        """What each recurrent layer computes while the network reads ``text``, by layer and name: ``trace[0]["h"]``, (T, H).
+
+        ``text`` is a string (its UTF-8 is read), bytes, or integers (T,). The names are those of
+        :class:`~pydarknet.traces.Trace`: i, f, o, g, c, tanh_c and h of an LSTM, r, z, q and h of a GRU, h of an RNN; with
+        ``names`` only these are kept. It starts with an empty state, and the network's own is left as it was. Raises
+        InputError as ``predict`` does.
+        """
+        return traced(self, text, names)
 
     def _forward(self, symbols, layers=None):
         with self._team(symbols) as team:

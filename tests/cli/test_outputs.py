@@ -13,6 +13,7 @@ LINES = {  # of every command: words, and what it writes
     "generatetactic": ("net.cfg net.weights proof.txt -len 20", set()),
     "valid": ("net.cfg net.weights proof.txt other --per-character each.txt", {"each.txt"}),
     "validtactic": ("net.cfg net.weights proof.txt", set()),
+    "look": ("net.cfg net.weights proof.txt --html page.html", {"page.html"}),
     "score": ("net.cfg net.weights proof.txt --html page.html", {"page.html"}),
     "vec": ("net.cfg net.weights proof.txt", set()),
     "average": ("net.cfg out.weights net.weights net.weights", {"out.weights"}),

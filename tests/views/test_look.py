@@ -1,0 +1,167 @@
+"""``network.trace`` and ``look``: the numbers are the layer's own, the features those of the text, the page holds them."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+from command_line import done, make_network, run
+from places import ROOT
+
+from pydarknet import load_network
+from pydarknet.errors import InputError
+from pydarknet.inference.cells import features_of, find_cells, read_cells
+from pydarknet.traces import BLOCK
+from pydarknet.views import cells_page
+
+TEXT = 'def f(x):\n    return "a (b" + [x][0]  # Ä漢\n\nIt\'s 12.\n' * 20
+NAMES = {"lstm": "i f o g c tanh_c h", "gru": "r z q h", "rnn": "h"}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("layer", NAMES)
+def test_a_trace_is_what_the_layer_puts_out(tmp_path, layer):
+    _, _, network = make_network(tmp_path, layer)
+    data = np.frombuffer(TEXT.encode(), np.uint8)
+    assert len(data) > 2 * BLOCK  # several blocks
+    traced = network.trace(TEXT)
+    assert set(traced[0]) == set(NAMES[layer].split())
+    assert all(array.shape == (len(data), 6) for array in traced[0].values())
+    h = network.layer_output(0, data[:, None])[:, 0]
+    if layer == "rnn":  # its output is of a layer of its own, over h
+        output = network.layers[0].matrices["output"]
+        found = sigmoid(traced[0]["h"] @ output.weights.T + output.biases)
+    else:
+        found = traced[0]["h"]
+    np.testing.assert_allclose(found, h, atol=1e-5)
+    if layer == "lstm":
+        a = traced[0]
+        np.testing.assert_allclose(a["c"][1:], a["f"][1:] * a["c"][:-1] + a["i"][1:] * a["g"][1:], atol=1e-5)
+        np.testing.assert_allclose(a["tanh_c"], np.tanh(a["c"]), atol=1e-5)
+        np.testing.assert_allclose(a["h"], a["o"] * a["tanh_c"], atol=1e-5)
+
+
+def test_a_trace_leaves_the_state_and_shows_itself(tmp_path):
+    _, _, network = make_network(tmp_path)
+    _, _, other = make_network(tmp_path)
+    for net in (network, other):
+        net.predict(np.array([[65], [66]]))
+    traced = network.trace("xyz", names=["h"])
+    assert set(traced[0]) == {"h"}
+    np.testing.assert_array_equal(network.predict(np.array([[67]])), other.predict(np.array([[67]])))
+    assert "<td>lstm<td>h<td>(3, 6)" in traced._repr_html_()
+    assert network.trace(b"")[0] == {}
+    with pytest.raises(InputError, match="one-dimensional"):
+        network.trace(np.zeros((2, 2)))
+    with pytest.raises(InputError):
+        network.trace([300])
+
+
+def test_features():
+    text = 'a "b(" [1{2}]\n\t  C\'s\n'
+    found = features_of(list(text), [r"\d", "^"])
+    for name, digits in {  # written out by hand, a digit a character
+        "quotes": "001110000000000000000",
+        "brackets": "000000011111000000000",
+        "depth": "000000011221000000000",
+        "upper case": "000000000000000001000",
+        "digits": "000000001010000000000",
+        r"/\d/": "000000001010000000000",
+        "indentation": "000000000000004566666",
+    }.items():
+        assert "".join(str(int(value)) for value in found[name]) == digits, name
+    assert found["position"].tolist() == [*range(14), *range(7)]
+    assert not found["/^/"].any()
+    with pytest.raises(InputError, match="not a regular expression"):
+        features_of("a", ["("])
+
+
+def test_the_cells_that_are_found_are_those_that_correlate():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(400, 5)).astype(np.float32)
+    values[:, 4] = 0.5  # follows nothing
+    feature = (values[:, 2] * -1 + random.normal(size=400)).astype(np.float32)
+    found = find_cells(values, {"x": feature, "same": np.ones(400, np.float32)}, top=5)
+    assert found["same"] == []
+    assert found["x"][0] == (2, pytest.approx(np.corrcoef(values[:, 2], feature)[0, 1], abs=1e-5))
+    assert dict(found["x"])[4] == 0
+
+
+@pytest.mark.parametrize("layer", NAMES)
+def test_the_page_holds_the_cells(tmp_path, layer):
+    cfg, weights, network = make_network(tmp_path, layer)
+    (tmp_path / "a<b.txt").write_text(TEXT, encoding="utf-8")
+    done("look", cfg, weights, tmp_path / "a<b.txt", "--html", tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "a&lt;b.txt" in html
+    assert not re.search(r"https?://|src=|@import|url\(", html)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])
+    assert data["text"] == TEXT
+    ends = np.cumsum([len(c.encode()) for c in TEXT]) - 1
+    traced = network.trace(TEXT)[0]
+    views = {"value": traced["tanh_c" if layer == "lstm" else "h"], **{g: traced[g] for g in data["shares"]}}
+    assert set(data["shares"]) == set({"lstm": "ifo", "gru": "rz", "rnn": ""}[layer])
+    for name, array in views.items():
+        packed = np.frombuffer(base64.b64decode(data["views"][name]), np.uint8).reshape(6, -1).astype(float)
+        got = (packed / 127 - 1) * data["scale"] if name == "value" else packed / 255
+        np.testing.assert_allclose(got, array[ends].T, atol=data["scale"] / 120)
+        if name != "value":
+            np.testing.assert_allclose(data["shares"][name][0], (array[ends] < 0.1).mean(axis=0), atol=1e-3)
+            np.testing.assert_allclose(data["shares"][name][1], (array[ends] > 0.9).mean(axis=0), atol=1e-3)
+    network.reset_state()
+    p = network.predict(np.frombuffer(TEXT.encode(), np.uint8)[:, None])[ends, 0]
+    symbols = np.frombuffer(base64.b64decode(data["next_symbols"]), np.uint8).reshape(-1, 5)
+    np.testing.assert_allclose(np.take_along_axis(p, symbols.astype(int), 1), -np.sort(-p, axis=1)[:, :5], atol=1e-6)
+
+
+def test_a_long_text_keeps_the_cells_that_matter(tmp_path, monkeypatch):
+    _, _, network = make_network(tmp_path)
+    cells = read_cells(network, TEXT.encode())
+    monkeypatch.setattr(cells_page, "MOST", 2 * 4 * len(TEXT))
+    assert cells_page.cells_that_fit(cells, {"x": [(4, 0.9)]}, 1) == [1, 4]
+    assert cells_page.cells_that_fit(cells, {}, 5)[-1] == 5
+
+
+def test_the_terminal_shows_one_cell(tmp_path):
+    cfg, weights, network = make_network(tmp_path)
+    (tmp_path / "t").write_text("ab\x1b[31m\n")
+    values = network.trace("ab\x1b[31m\n")[0]["tanh_c"][:, 3]
+    plain = done("look", cfg, weights, tmp_path / "t", "--cell", 3).decode()
+    assert "\x1b" not in plain and "ab\\x1b[31m" in plain
+    marks = plain.splitlines()[3]
+    assert (marks + "  ")[:2] == "".join("=- +#"[int((v + 1) * 2.5)] for v in values[:2])
+    coloured = done("look", cfg, weights, tmp_path / "t", "--cell", 3, "--color", "always").decode()
+    assert "\x1b[30;48;5;" in coloured and "\x1b[31m" not in coloured
+    assert done("look", cfg, weights, "-", "--cell", 3, stdin=b"ab\x1b[31m\n").decode() == plain
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--cell 6", "layer 0 has the cells 0 to 5"),
+        ("--layer 1", "layer 1 is not recurrent: choose from 0"),
+        ("--gate r", "[lstm] has i f o"),
+        ("--regex (", "is not a regular expression"),
+        ("--html net.cfg", "give it another name"),
+        ("--html no/page.html", "cannot write the page"),
+    ],
+)
+def test_mistakes_are_a_line(tmp_path, monkeypatch, options, message):
+    cfg, weights, _ = make_network(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t").write_text("text")
+    before = cfg.read_bytes()
+    result = run("look", cfg.name, weights.name, "t", *options.split())
+    assert result.code == 1 and message in result.err and result.err.count("\n") == 1
+    assert cfg.read_bytes() == before
+
+
+def test_the_shipped_network_follows_brackets_indentation_and_position():
+    network = load_network(ROOT / "cfg/rnn.cfg", ROOT / "weights/rnn.weights", batch=1)
+    cells = read_cells(network, (ROOT / "pydarknet/text/stdlib.py").read_bytes())
+    found = find_cells(cells.values, features_of(cells.characters))
+    assert all(abs(found[name][0][1]) > 0.5 for name in ("brackets", "indentation", "position"))
