@@ -23,6 +23,7 @@ LINES = {  # of every command: words, and whether it writes to standard output
     "validtactic": "net.cfg net.weights proof.txt",
     "vec": "net.cfg net.weights proof.txt",
     "score": "net.cfg net.weights proof.txt",
+    "look": "net.cfg net.weights proof.txt",
     "average": "net.cfg out.weights net.weights net.weights",
     "convert": "net.cfg net.weights out.weights --to alexeyab",
     "denormalize": "net.cfg net.weights out.weights",
