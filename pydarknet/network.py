@@ -23,6 +23,7 @@ from pydarknet.optim.optimizers import OptimizerOptions
 from pydarknet.optim.parameters import ParameterBlock
 from pydarknet.optim.schedules import Schedule
 from pydarknet.sharing import ONE_THREAD, Sharing, sharing_of_a_call
+from pydarknet.system.files import show
 from pydarknet.system.memory import check_layer_memory
 from pydarknet.system.threads import Team, blas_limited
 from pydarknet.traces import Trace
@@ -98,7 +99,30 @@ class Network:
         if self.inputs < 1:
             raise net.error("no `inputs`: give the number of symbols, `inputs=256` for bytes")
 
+    def __repr__(self) -> str:
+        """A table: each layer with its shape and how many numbers it learns."""
+        shape = f"{self.time_steps} steps x {self.streams} streams"
+        rows = [("layer", "type", "in", "out", "parameters")]
+        for number, layer in enumerate(self.layers):
+            learned = sum(parameter.size for parameter in layer.parameters)
+            rows.append((str(number), layer.type, str(layer.inputs), str(layer.outputs), f"{learned:,}"))
+        rows.append(("", "total", "", "", f"{self.parameters.values.size:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+        head = f"Network of {show(self.cfg.path)}: {self.inputs} symbols, {shape}, {self.seen:,} characters seen"
+        return "\n".join([head, *lines])
+
     # Running
+
+    def generate(self, seed: str | bytes = "", length: int = 1000, **options: Any) -> str:
+        """Text that goes on from ``seed``, ``length`` characters of it, without the seed: a ``str`` of a network over bytes.
+
+        ``options`` are those of :func:`pydarknet.inference.sample.generate_text`: ``temperature``, ``srand`` and the other
+        controls of ``pydarknet generate``. The network's own recurrent state stays as it is. Raises InputError.
+        """
+        from pydarknet.inference.sample import generate_text  # it is one floor up: what uses a trained network
+
+        return generate_text(self, seed, length, **options)
 
     def predict(self, symbols: Any) -> np.ndarray:
         """Probabilities of the next symbol, (T, B, V) float32, after each of the ``symbols``, integers (T, B).

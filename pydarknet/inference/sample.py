@@ -13,6 +13,7 @@ import numpy as np
 
 from pydarknet.darknet.randomness import CRandom
 from pydarknet.errors import InputError, WeightsError
+from pydarknet.system.threads import blas_limited
 from pydarknet.text import utf8 as utf_8
 
 CUTOFF = np.array(1e-4, np.float32)  # an array of no dimension: numpy compares with it in half the time of a number
@@ -196,6 +197,11 @@ def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPER
 
 
 def _symbols_after(symbols, network, texts, random):
+    with blas_limited(1):  # its threads bring nothing to one step, and wait for each other beside another program
+        yield from _symbols_of_steps(symbols, network, texts, random)
+
+
+def _symbols_of_steps(symbols, network, texts, random):
     network.reset_state()
     stepper = network.stepper(len(texts), texts[0].rule.softmax_temperature)
 
@@ -269,6 +275,23 @@ def _likeliest(p, least):
     if not np.isfinite(p[symbol]):
         raise WeightsError(OVERFLOW)
     return symbol
+
+
+def generate_text(network, seed="", length=1000, srand=None, **controls):
+    """The text that goes on from ``seed``, a str of ``length`` characters, without the seed.
+
+    ``controls`` are those of :func:`generate`. The network's own state stays as it is. Raises InputError, also for a network
+    whose symbols are no bytes.
+    """
+    if network.inputs > 256:
+        raise InputError(
+            f"the network has {network.inputs} symbols, which are tokens: inference.sample.generate gives their numbers"
+        )
+    data = seed.encode() if isinstance(seed, str) else bytes(seed)
+    random = darknet_random(network, srand)
+    with network.side_state():
+        steps = list(generate(network, data or DEFAULT_SEED, length, random=random, **{"utf8": True, **controls}))
+    return bytes(int(step[0]) for step in steps if step[0] >= 0).decode("utf-8", "replace")
 
 
 def generate_tactic(network, prompt, length=1000, temperature=DEFAULT_TEMPERATURE, random=None):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pydarknet.errors import InputError, TextError
+from pydarknet.system.files import show
 from pydarknet.text.stores import IN_MEMORY, MemoryStore, open_store
 from pydarknet.text.tokens import LARGEST_TOKEN
 
@@ -71,6 +72,11 @@ class Corpus:
                 raise InputError(f"{name}: symbols are from 0 to {LARGEST_TOKEN}")
             symbols = symbols.astype(np.int32)
         return cls(MemoryStore(symbols, [name], np.zeros(1, np.int64)), 0, len(symbols))
+
+    def __repr__(self) -> str:
+        names = self.names
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"Corpus({show(names[0])!r}{more}, {self._length:,} {self._store.unit}s)"
 
     def __len__(self) -> int:
         return self._length

@@ -15,15 +15,17 @@ import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pydarknet.darknet.randomness import check_state, generator
-from pydarknet.errors import TextError, TrainingError
+from pydarknet.errors import InputError, TextError, TrainingError
 from pydarknet.network import Network
 from pydarknet.optim.optimizers import clip_gradient
+from pydarknet.sharing import sharing_of_training
 from pydarknet.system.files import show
 from pydarknet.system.memory import check_training_memory
 from pydarknet.text.corpus import Corpus
@@ -60,12 +62,13 @@ class Step:
 
 
 class Trainer:
-    """Trains ``network`` on ``corpus`` (:class:`~pydarknet.text.corpus.Corpus`).
+    """Trains ``network`` on ``corpus``, a :class:`~pydarknet.text.corpus.Corpus` or the path of a text.
 
     ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
     network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
     streams' offsets; ``validation`` is a :class:`~pydarknet.training.validation.Validation` of the same network;
-    ``train_call`` does what the network's own does, on several cores (:func:`~pydarknet.training.processes.stream_processes`).
+    ``train_call`` does what the network's own does, on several cores (:func:`~pydarknet.training.processes.stream_processes`);
+    by default :meth:`run` takes what :mod:`pydarknet.sharing` chooses, as the command does.
 
     Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
     TextError for a symbol that the network has no input for.
@@ -74,12 +77,18 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        corpus: Corpus,
+        corpus: Corpus | str | bytes | os.PathLike,
         max_batches: int | None = None,
         srand: int | None = None,
         validation: Validation | None = None,
         train_call: Callable[[np.ndarray, np.ndarray], float] | None = None,
     ) -> None:
+        if isinstance(corpus, (str, bytes, os.PathLike)):
+            corpus = Corpus.open(corpus)
+        if not isinstance(corpus, Corpus):
+            raise InputError(
+                f"the text is {corpus!r:.60}; give a path, or a pydarknet.Corpus (Corpus.from_symbols takes bytes)"
+            )
         self.network = network
         self.train_call = train_call
         self.corpus = corpus
@@ -112,6 +121,9 @@ class Trainer:
                 stacklevel=2,
             )
         self.text_digest = corpus.digest()
+
+    def __repr__(self) -> str:
+        return f"Trainer({self.network.cfg.path!r}, {self.corpus!r}, iteration {self.iteration} of {self.max_batches})"
 
     @property
     def max_batches(self) -> int:
@@ -185,8 +197,23 @@ class Trainer:
                 "this run was stopped because its validation loss no longer fell: "
                 "nothing to do; raise --patience, or leave it out"
             )
-        while not self.done:
-            yield self.step()
+        with self._shared_out():
+            while not self.done:
+                yield self.step()
+
+    @contextmanager
+    def _shared_out(self):
+        """While it lasts, calls are shared out as suits the network here, unless the trainer was handed another way."""
+        if self.train_call is not None:
+            yield
+            return
+        from pydarknet.training.processes import stream_processes  # not for those who bring their own
+
+        with stream_processes(self.network, sharing_of_training(self.network).processes) as self.train_call:
+            try:
+                yield
+            finally:
+                self.train_call = None
 
     def step(self) -> Step:
         """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite."""

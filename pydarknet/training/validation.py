@@ -45,6 +45,10 @@ class Validation:
         self.since_lowest = self.since_cut = 0
         self.rate_factor = 1.0
 
+    def __repr__(self):
+        best = "not measured yet" if self.best_loss is None else f"best {self.best_loss:.4f} nats at {self.best_iteration}"
+        return f"Validation({self.corpus!r}, every {self.every} iterations, {best})"
+
     def after(self, iteration, last):
         """Measure if it is time, or if this iteration is the ``last``; return the loss, or None."""
         regular = iteration % self.every == 0
