@@ -5,7 +5,6 @@ Each function takes a loaded :class:`~pydarknet.network.Network`; the file forma
 which know connected and GRU layers, but neither LSTM nor RNN.
 """
 
-import os
 import re
 import warnings
 from itertools import zip_longest
@@ -18,14 +17,6 @@ from pydarknet.darknet.weights import read_header, write_weights
 from pydarknet.errors import CfgWarning, InputError, WeightsError
 from pydarknet.network import Network
 from pydarknet.system.files import reported, show, write_atomically
-
-
-def check_output(out, others):
-    """Raise WeightsError if the file ``out`` is one of the ``others``: a tool never writes over what it reads."""
-    for path in others:
-        both_there = os.path.exists(out) and os.path.exists(path)
-        if os.path.realpath(out) == os.path.realpath(path) or (both_there and os.path.samefile(out, path)):
-            raise WeightsError(f"{show(out)}: the output is another file of the same command: give it another name")
 
 
 def check_complete(network):

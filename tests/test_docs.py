@@ -16,6 +16,7 @@ from pydarknet.layers.registry import section_types
 from pydarknet.optim.schedules import POLICIES
 
 README = ROOT / "README.md"
+CFG_PAGE, PYTHON_PAGE = ROOT / "docs" / "cfg.md", ROOT / "docs" / "python.md"
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("fuzz/*.md"), *ROOT.glob("weights/*.md")]
 )
@@ -107,17 +108,17 @@ def test_ci_runs_the_readmes_test_command():
     assert any(lines[0] in content for _, content in blocks(README, "sh"))
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_page_runs(tmp_path, monkeypatch, capsys):
     """In a folder with a tiny network in the place of cfg/rnn.cfg, and a small text."""
     (tmp_path / "cfg").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "cfg" / "rnn.cfg").write_text("[net]\ninputs=256\nbatch=2\ntime_steps=5\n[lstm]\noutput=4\n" + NETWORK)
     (tmp_path / "data" / "stdlib.txt").write_text("import this\n" * 20)
     monkeypatch.chdir(tmp_path)
-    (found,) = blocks(README, "python")
-    exec(compile("\n" * (found[0] - 1) + found[1], str(README), "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 21 and lines[-1].startswith("most likely next byte: b'")
+    (found,) = blocks(PYTHON_PAGE, "python")
+    exec(compile("\n" * (found[0] - 1) + found[1], str(PYTHON_PAGE), "exec"), {})
+    head, _, text = capsys.readouterr().out.partition("most likely next byte: b'")
+    assert len(head.splitlines()) == 20 and len(text) > 100
 
 
 def test_the_plain_lstm_of_the_page_is_the_fast_one(capsys):
@@ -156,7 +157,7 @@ def test_links_lead_somewhere(page):
 
 def sections_of_readme():
     """From the README's table: the types of a section, and its options with their defaults (None if there are none)."""
-    text = README.read_text(encoding="utf-8").partition("## Layers and options")[2].partition("\n## ")[0]
+    text = CFG_PAGE.read_text(encoding="utf-8").partition("## Layers and options")[2].partition("\n## ")[0]
     for names, options in re.findall(r"^\| (`\[.*?) \|(.*)\|$", text, re.M):
         pairs = [option.partition("=") for option in re.findall(r"`([A-Za-z_]\w*(?:=[^`]*)?)`", options)]
         yield re.findall(r"`\[(\w+)\]`", names), {key: value or None for key, _, value in pairs}
@@ -164,7 +165,7 @@ def sections_of_readme():
 
 def test_the_readme_lists_the_sections_and_policies():
     assert {name for names, _ in sections_of_readme() for name in names} == {"net", "network", *section_types()}
-    text = README.read_text(encoding="utf-8").partition("`policy` is ")[2].partition("\n\n")[0]
+    text = CFG_PAGE.read_text(encoding="utf-8").partition("`policy` is ")[2].partition("\n\n")[0]
     assert all(f"`{policy}`" in text for policy in POLICIES)
 
 

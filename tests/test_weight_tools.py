@@ -16,7 +16,6 @@ from pydarknet.network import load_network
 from pydarknet.weight_tools import (
     average,
     check_complete,
-    check_output,
     convert,
     denormalized,
     differences,
@@ -270,16 +269,6 @@ def test_the_ways_in_which_the_forks_differ(tmp_path, layer, options, expected):
 
 
 # the files
-
-
-def test_a_tool_does_not_write_over_what_it_reads(tmp_path):
-    cfg, weights, _ = make_network(tmp_path)
-    (tmp_path / "link.weights").symlink_to(weights)
-    (tmp_path / "hard.weights").hardlink_to(weights)
-    check_output(tmp_path / "new.weights", [cfg, weights])
-    for out in (weights, cfg, tmp_path / "link.weights", tmp_path / "hard.weights", tmp_path / "." / "net.weights"):
-        with pytest.raises(WeightsError, match="the output is another file of the same command"):
-            check_output(out, [cfg, weights])
 
 
 def test_weights_that_were_not_read_are_not_written(tmp_path):

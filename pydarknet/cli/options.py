@@ -11,12 +11,11 @@ from contextlib import contextmanager, suppress
 
 import click
 
-from pydarknet import weight_tools
 from pydarknet.cli.commands import Choice
 from pydarknet.cli.streams import tell
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import InputError, TextError
-from pydarknet.system.files import show, why
+from pydarknet.system.files import reported, show, why
 from pydarknet.system.kinds import WEIGHTS, is_kind
 
 PATH = click.Path(path_type=str)
@@ -57,20 +56,6 @@ def _unsigned(ctx, parameter, number):
     return None if number is None else number % 2**32  # as C's srand() takes it
 
 
-def check_output(out, inputs):
-    """Raise PydarknetError if the file ``out`` is one of the ``inputs``, lies in one that is a folder, or is standard input."""
-    weight_tools.check_output(out, inputs)
-    place = os.path.realpath(out)
-    for folder in filter(os.path.isdir, inputs):
-        if os.path.exists(out) and place.startswith(os.path.join(os.path.realpath(folder), "")):
-            raise InputError(
-                f"{show(out)}: the output is a file of the folder {show(folder)}, which is read: give it another name"
-            )
-    with suppress(OSError):  # there is no such file yet, or standard input is none
-        if os.path.samestat(os.stat(out), os.fstat(sys.stdin.fileno())) and stat.S_ISREG(os.stat(out).st_mode):
-            raise InputError(f"{show(out)}: the output is standard input: give it another name")
-
-
 def split_weights(paths, weights):
     """Take the weights file out of the positional ``paths``: the first, if it is one or is named like one."""
     if paths and weights is None and (paths[0].endswith((".weights", ".backup")) or is_kind(paths[0], WEIGHTS)):
@@ -94,10 +79,8 @@ def open_text(path):
         _check_standard_output(sys.stdin, "standard input")
         yield io.BufferedReader(_Readable(sys.stdin.buffer, "standard input"))
         return
-    try:
+    with reported(TextError, path, "cannot read this text"):
         file = open(path, "rb")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise _cannot_read(show(path), error) from None
     with file:
         _check_standard_output(file, show(path))
         yield io.BufferedReader(_Readable(file, show(path)))

@@ -11,22 +11,13 @@ import click
 import numpy as np
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import (
-    PATH,
-    cfg_argument,
-    check_output,
-    dialect_option,
-    open_text,
-    seed_option,
-    showing,
-    weights_argument,
-)
+from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, showing, weights_argument
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import blocks_of_corpus, surprise
 from pydarknet.inference.surprise import MEASURES, lines_of, most_surprising
 from pydarknet.network import load_network
-from pydarknet.system.files import show, why, write_atomically
+from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.text.corpus import Corpus
 from pydarknet.views.score_page import level, page, shown_as
 
@@ -123,10 +114,8 @@ def _record(lines, chosen):
 
 
 def _write_page(path, text):
-    try:
+    with reported(TextError, path, "cannot write the page"):
         write_atomically(path, [text.encode()])
-    except (OSError, ValueError) as error:
-        raise TextError(f"{show(path)}: cannot write the page: {why(error)}") from None
 
 
 def _print(lines, colours):

@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager, suppress
 import click
 
 from pydarknet.cli.commands import command
-from pydarknet.cli.options import PATH, check_output, dialect_option, split_weights, srand_option
+from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
 from pydarknet.cli.report import JsonLog, make_report
 from pydarknet.errors import TrainingError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
-from pydarknet.system.files import show
+from pydarknet.system.files import check_output, show
 from pydarknet.system.kinds import CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint

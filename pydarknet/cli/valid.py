@@ -14,7 +14,6 @@ from pydarknet.cli.commands import command
 from pydarknet.cli.options import (
     PATH,
     cfg_argument,
-    check_output,
     dialect_option,
     is_stdin,
     open_text,
@@ -37,7 +36,7 @@ from pydarknet.inference.score import (
     valid_lines,
 )
 from pydarknet.network import load_network
-from pydarknet.system.files import show, why, write_atomically
+from pydarknet.system.files import check_output, reported, write_atomically
 from pydarknet.text.corpus import Corpus
 
 FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
@@ -211,13 +210,9 @@ def _characters(positions, symbols, nats):
 
 def _write_characters(path, chunks):
     """To a pipe or a device as they come; a file that is there is kept until all of the new one is written."""
-    try:
+    with reported(TextError, path, "cannot write the characters"):
         if os.path.exists(path) and not os.path.isfile(path):
             with open(path, "wb") as file:
                 file.writelines(chunks)
         else:
             write_atomically(path, chunks)
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        raise TextError(f"{show(path)}: cannot write the characters: {why(error)}") from None

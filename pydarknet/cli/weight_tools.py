@@ -7,6 +7,7 @@ from pydarknet.cli.commands import command
 from pydarknet.cli.options import DIALECTS, PATH, cfg_argument, dialect_option, weights_argument
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.network import load_network
+from pydarknet.system.files import check_output
 
 out_argument = click.argument("out", type=PATH)
 
@@ -14,7 +15,7 @@ out_argument = click.argument("out", type=PATH)
 def _load(cfg, weights, dialect, out=None):
     """The network; with ``out``, when it is one from which a tool may write that file."""
     if out is not None:
-        weight_tools.check_output(out, [cfg, weights])
+        check_output(out, [cfg, weights])
     network = load_network(cfg, weights, dialect=dialect)
     if out is not None:
         weight_tools.check_complete(network)
@@ -34,7 +35,7 @@ def average(cfg, out, weights, dialect):
 
     Example: pydarknet average cfg/rnn.cfg mean.weights backup/rnn_1000.weights backup/rnn_2000.weights
     """
-    weight_tools.check_output(out, weights)
+    check_output(out, weights)
     network = _load(cfg, weights[0], dialect, out)
     weight_tools.average(network, weights, dialect)
     network.save_weights(out)
@@ -76,7 +77,7 @@ def denormalize(cfg, weights, out, cfg_out, dialect):
     Example: pydarknet denormalize cfg/bn.cfg bn.weights plain.weights --cfg-out cfg/plain.cfg
     """
     if cfg_out is not None:
-        weight_tools.check_output(cfg_out, [cfg, weights, out])
+        check_output(cfg_out, [cfg, weights, out])
     network = _load(cfg, weights, dialect, out)
     weight_tools.denormalized(network).save_weights(out)
     if cfg_out is not None:

@@ -5,10 +5,11 @@ import itertools
 import os
 import secrets
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydarknet.errors import PydarknetError
+from pydarknet.errors import InputError, PydarknetError
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def reported(error_type, path, what, advice=""):
     """
     try:
         yield
-    except PydarknetError:
+    except (PydarknetError, BrokenPipeError):
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise error_type(f"{show(path)}: {what}: {why(error)}{advice}") from None
@@ -32,6 +33,23 @@ def open_regular(path):
         kind = IsADirectoryError if stat.S_ISDIR(mode) else OSError
         raise kind(errno.EINVAL, "a folder, pipe or device, not a regular file")
     return open(path, "rb")
+
+
+def check_output(out, inputs):
+    """Raise InputError if the file ``out`` is one of the ``inputs``, lies in one that is a folder, or is standard input.
+
+    A command never writes over what it reads. Links of both kinds are seen through.
+    """
+    shown, place = show(out), os.path.realpath(out)
+    for path in inputs:
+        both_there = os.path.exists(out) and os.path.exists(path)
+        if place == os.path.realpath(path) or (both_there and os.path.samefile(out, path)):
+            raise InputError(f"{shown}: the output is another file of the same command: give it another name")
+        if both_there and os.path.isdir(path) and place.startswith(os.path.join(os.path.realpath(path), "")):
+            raise InputError(f"{shown}: the output is a file of the folder {show(path)}, which is read: give it another name")
+    with suppress(OSError):  # there is no such file yet, or standard input is none
+        if os.path.samestat(os.stat(out), os.fstat(sys.stdin.fileno())) and stat.S_ISREG(os.stat(out).st_mode):
+            raise InputError(f"{shown}: the output is standard input: give it another name")
 
 
 def free_name(path):
