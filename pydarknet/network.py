@@ -4,6 +4,7 @@ See :mod:`pydarknet.layers.layer` for the legend (T steps, B streams, V symbols,
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,7 @@ from pydarknet.optim.schedules import Schedule
 from pydarknet.sharing import ONE_THREAD, Sharing, sharing_of_a_call
 from pydarknet.system.files import show
 from pydarknet.system.memory import check_layer_memory
-from pydarknet.system.threads import Team, blas_limited
+from pydarknet.system.threads import Team, blas_limited, can_start
 from pydarknet.traces import Trace
 from pydarknet.traces import trace as traced
 
@@ -203,6 +204,9 @@ class Network:
     def _team(self, symbols):
         """The threads that share out a call; while it lasts the matrix library keeps to one (:mod:`pydarknet.sharing`)."""
         sharing = self.sharing or sharing_of_a_call(self.layers, symbols.shape[1])
+        if sharing.threads > 1 and not can_start(sharing.threads - 1):
+            warnings.warn("no more threads can be started: one does all the work", stacklevel=5)
+            sharing = self.sharing = ONE_THREAD
         with blas_limited(1):
             yield Team(sharing.threads)
 

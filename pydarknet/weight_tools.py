@@ -100,7 +100,7 @@ def write_denormalized_cfg(network, path):
 def write_partial(network, path, count):
     """Write the weights of the first ``count`` layers, with ``seen`` 0 as Darknet does.
 
-    Raises InputError for a count that the network has not got, WeightsError when it cannot be written.
+    Raises InputError for a count that the network does not have, WeightsError when it cannot be written.
     """
     if not 1 <= count <= len(network.cfg.layers):
         raise InputError(f"{count} layers: the network has from 1 to {len(network.cfg.layers)}")

@@ -52,6 +52,7 @@ def test_every_room_is_in_the_package():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_wheel_and_source_distribution(tmp_path):
     """Both are built; the wheel, installed elsewhere, trains a recipe and writes; the sources pass the tests of the docs."""
 

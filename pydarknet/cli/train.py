@@ -11,7 +11,7 @@ import click
 from pydarknet.cli.commands import command
 from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
 from pydarknet.cli.report import JsonLog, make_report
-from pydarknet.errors import TrainingError
+from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import check_output, show
@@ -20,7 +20,7 @@ from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
-from pydarknet.training.trainer import Trainer
+from pydarknet.training.trainer import Diverged, Trainer
 from pydarknet.training.validation import Validation
 
 
@@ -233,17 +233,23 @@ def _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, vali
 
 
 def _run(trainer, backups, reports, stopped_by):
-    """Train to the end or a signal, saving and reporting; return the last Step."""
-    for step in trainer.run():
-        backups.after(step)
-        try:
+    """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
+    begun = trainer.iteration
+    try:
+        for step in trainer.run():
+            backups.after(step)
             for report in reports:
                 report(step)
-        except (TrainingError, BrokenPipeError):
-            backups.save()  # whoever listened has gone; the work must not go with them
-            raise
-        if stopped_by:
-            break
+            if stopped_by:
+                break
+    except Diverged:
+        raise
+    except (PydarknetError, BrokenPipeError, MemoryError):
+        if trainer.iteration > begun:
+            with suppress(PydarknetError):  # the first error is the one to tell
+                path = backups.save()
+                _say(f"saved {show(path)} after iteration {trainer.iteration}: the same command with --resume goes on")
+        raise
     return step
 
 

@@ -194,7 +194,7 @@ def surprise(network, blocks, seed=b"\n\n", nats=None):
 
     ``blocks`` is :func:`blocks_of_file` or :func:`blocks_of_corpus`; ``seed``, bytes or integers, is
     read first; ``nats`` takes the place of ``network.nats`` (:mod:`~pydarknet.inference.dynamic_evaluation`). All three
-    are arrays (n,). Raises InputError for symbols that the network has not got, WeightsError if its output
+    are arrays (n,). Raises InputError for symbols that the network does not have, WeightsError if its output
     overflows.
     """
     seed = np.array(list(seed), np.int64)[:, None]
@@ -248,7 +248,7 @@ def line_vectors(network, lines, seed=b"\n\n", layer=0):
     As in Darknet's ``vec``, blanks, tabs and line ends are first taken out of the line, all of them,
     and the network reads the seed, the line and one blank. It starts each line with an empty state
     (Darknet means to, but clears it on a GPU only). ``vector`` is (H,). Raises InputError for a layer
-    or a symbol that the network has not got.
+    or a symbol that the network does not have.
     """
     if not 0 <= layer < len(network.layers):
         raise InputError(f"layer {layer}: this network has the layers 0 to {len(network.layers) - 1} before its softmax")

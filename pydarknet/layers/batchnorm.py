@@ -132,7 +132,7 @@ class BatchNormLayer(Layer):
     """Darknet's ``[batchnorm]``: y = scale ẑ + b of each feature, normalised over all N rows of the call.
 
     pjreddie's file has no room for the biases, and pjreddie's programs leave them at zero; so they
-    are trained in AlexeyAB's dialect alone, lest a saved network be another than the trained one.
+    are trained in AlexeyAB's dialect alone: in pjreddie's, a saved network would differ from the trained one.
     (That fork's CPU program cannot run the layer at all: ``make_batchnorm_layer`` forgets its ``x``.)
     """
 

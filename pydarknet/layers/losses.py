@@ -13,8 +13,8 @@ class SoftmaxLoss:
     """Probabilities of the symbols, p = exp(x / τ) / Σ exp(x / τ), and the cross-entropy L = -Σ ln p[y] of true symbols y.
 
     L is in nats, summed over the N rows. ``temperature`` τ is Darknet's key of that name; while training, too, the gradient
-    is that of L, (p - onehot(y)) / τ, where Darknet leaves the division out. ``scale`` multiplies the gradient and not the
-    loss that is told: a ``[cost]`` behind the softmax adds (truth - output) to Darknet's delta again.
+    is that of L, (p - onehot(y)) / τ, where Darknet leaves the division out. ``scale`` multiplies the gradient, not the
+    loss that is returned: a ``[cost]`` behind the softmax adds (truth - output) to Darknet's delta again.
     """
 
     def __init__(self, inputs, temperature=1.0, scale=1.0, dtype=np.float32):

@@ -53,10 +53,10 @@ class Schedule:
 
     @classmethod
     def from_section(cls, net: Section) -> "Schedule":
-        """Read the schedule of a ``[net]`` section: only the keys of its policy, so that the others are told as unused.
+        """Read the schedule of a ``[net]`` section: only the keys of its policy, so that the others are reported as unused.
 
         Raises :class:`~pydarknet.errors.CfgError` for an unknown policy, a number out of its range, and a ``steps``
-        policy without as many ``scales`` as ``steps`` (for which Darknet reads beyond the text).
+        policy without as many ``scales`` as ``steps`` (where Darknet reads beyond the text).
         Source: ``parse_net_options``, ``get_policy`` in ``src/parser.c``.
         """
         policy = net.choice("policy", cls.policy, POLICIES)

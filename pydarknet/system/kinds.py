@@ -63,7 +63,7 @@ _MAGIC = [
 def kind_of(head, or_text=False):
     """The :class:`Kind` of a file that begins with the bytes ``head`` (:data:`HEAD` of them, or all); None for any other.
 
-    With ``or_text`` text of no special kind is told too, where a file of numbers is expected.
+    With ``or_text`` text of no special kind counts too: for where a file of numbers is expected.
     """
     for magic, kind in _MAGIC:
         if head.startswith(magic):

@@ -1,4 +1,4 @@
-"""Sizes that no machine can hold are told before the memory is taken, with the number of bytes.
+"""Sizes that no machine can hold are refused before the memory is taken, with the number of bytes.
 
 The estimates are from below, so that what would fit is never refused; between them and the truth lies
 less than a factor of two. Without them a slip in a cfg (``output=2000000000``) ends in a machine that

@@ -79,6 +79,24 @@ class Team:
 ALONE = Team()
 
 
+def can_start(count):
+    """Whether ``count`` threads more can run at once: the system may bound them (``ulimit -u``)."""
+    ready = threading.Event()
+    started = []
+    try:
+        for _ in range(count):
+            started.append(threading.Thread(target=ready.wait, daemon=True))
+            started[-1].start()
+    except RuntimeError:
+        started.pop()
+        return False
+    finally:
+        ready.set()
+        for thread in started:
+            thread.join()
+    return True
+
+
 @functools.cache
 def _functions():
     """The library's functions to get and to set the number, or None if it is another library."""
@@ -102,7 +120,7 @@ def blas_threads():
 
 @contextmanager
 def blas_limited(count):
-    """While it lasts, matrix products run on at most ``count`` threads; of a library that cannot be told, as many as before."""
+    """While it lasts, matrix products run on at most ``count`` threads; a library without such a setting goes on as before."""
     before = blas_threads()
     if before is None or before <= count:
         yield

@@ -31,7 +31,7 @@ def base_name(cfg_path):
 
 
 def newest_checkpoint(folder, base, warn):
-    """The newest good checkpoint of ``base`` in ``folder``; ``warn`` is told of one that is passed over.
+    """The newest good checkpoint of ``base`` in ``folder``; ``warn`` hears of one that is passed over.
 
     Raises CheckpointError if there is none.
     """

@@ -16,8 +16,10 @@ import itertools
 import mmap
 import multiprocessing
 import os
+import resource
 import signal
 import sys
+import warnings
 from contextlib import contextmanager, suppress
 from multiprocessing import util  # noqa: F401 (it registers what ends processes when the program ends: before we do)
 
@@ -68,6 +70,7 @@ class _Team:
         self._draws = any(layer.draws for layer in network.layers)
         self._workers = []
         self._closed = False
+        self._alone = False  # whether no process could be started
         # Where the context is never left. It runs before multiprocessing's own, which would wait for the workers.
         atexit.register(self.end)
 
@@ -84,15 +87,23 @@ class _Team:
             )
         seen = network.seen
         try:
-            if not self._workers:
-                self._start()
-            loss = self._call(symbols, truth)
+            if not self._workers and not self._alone:
+                self._start_or_do_without()
+            loss = network.train_call(symbols, truth) if self._alone else self._call(symbols, truth)
         except BaseException:
             network.seen = seen
             self.end()  # somewhere in a call; the next one starts new workers
             raise
         network.seen = seen + truth.size
         return loss
+
+    def _start_or_do_without(self):
+        try:
+            self._start()
+        except TrainingError as error:  # too many processes, too little memory
+            self.end()
+            self._alone = True
+            warnings.warn(f"{error}: training goes on in one process", stacklevel=4)
 
     def _start(self):
         network, block = self.network, self.network.parameters
@@ -153,9 +164,7 @@ class _Worker:
             self._process = context.Process(target=_work, args=(network, part, text, self.gradients, theirs), daemon=True)
             self._process.start()
         except OSError as error:
-            raise TrainingError(
-                f"cannot start a process to share the work: {error.strerror}; --processes 1 does without"
-            ) from None
+            raise TrainingError(f"cannot start a process to share the work: {error.strerror}") from None
         theirs.close()
 
     def begin(self, random):
@@ -207,7 +216,11 @@ def _work(network, part, text, gradients, pipe):
 
 def _let_go_of_files(kept):
     """Close what a fork inherits: others wait for the end of a pipe, or for a lock, until the last copy is closed."""
-    for number in map(int, os.listdir("/proc/self/fd")):
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc in this container
+        numbers = list(range(min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0])))
+    for number in numbers:
         if number not in (0, 1, 2, kept):
             with suppress(OSError):  # it was the list's own
                 os.close(number)

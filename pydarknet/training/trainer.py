@@ -222,7 +222,7 @@ class Trainer:
         loss = 0.0
         network.parameters.clear_gradients()
         # Numbers that overflow on the way end in a loss that is not finite: said once, below.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with self._whole_or_not_at_all(), np.errstate(over="ignore", invalid="ignore"):
             for _ in range(network.subdivisions):
                 loss += self._call()
             loss /= self.samples
@@ -240,6 +240,25 @@ class Trainer:
         return Step(
             self.iteration, loss, self.avg_loss, rate, seconds, network.seen, network.seen / len(self.corpus), self._validate()
         )
+
+    @contextmanager
+    def _whole_or_not_at_all(self):
+        """After an error on the way, all but the parameters, which move at the end, is as it was before the iteration."""
+        network = self.network
+        generators = [(random, random.bit_generator.state) for random in (self.random, network.dropout_random)]
+        seen, kept = network.seen, {name: array.copy() for name, array in self._moving().items()}
+        try:
+            yield
+        except BaseException:
+            network.seen = seen
+            for random, state in generators:
+                random.bit_generator.state = state
+            for name, array in self._moving().items():  # looked up again: they may have moved to memory that is shared
+                array[...] = kept[name]
+            raise
+
+    def _moving(self):
+        return {name: array for name, array in (self.network.arrays() | self.arrays()).items() if name != "values"}
 
     def _call(self):
         network = self.network
@@ -272,9 +291,13 @@ class Trainer:
         return loss
 
 
+class Diverged(TrainingError):
+    """A run whose numbers are no longer finite: there is nothing in it to save."""
+
+
 def diverged(iteration, what):
-    """The TrainingError of a run whose numbers are no longer finite."""
-    return TrainingError(
+    """The error of such a run."""
+    return Diverged(
         f"iteration {iteration}: {what}: training has diverged, and nothing of it is saved: earlier files are as they "
         "were; lower learning_rate, raise burn_in, or set clip_norm=1 in [net]"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from runs import LAYERS, bytes_of, write_cfg, write_text
+from runs import LAYERS, bytes_of, write_cfg
 from runs import run as run_process
 
 from pydarknet import load_network
@@ -17,13 +17,10 @@ HEADER = struct.pack("<3iQ", 0, 2, 0, 0)
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with the results of a good run, in which the bad one then takes place."""
-    monkeypatch.chdir(tmp_path)
-    write_cfg(tmp_path)
-    write_text(tmp_path)
+def here(here):
+    """The folder with the results of a good run, in which the bad one then takes place."""
     assert run("train", "tiny.cfg", "text.bin", "--max-batches", 3, "--save-every", 2).code == 0
-    return tmp_path
+    return here
 
 
 def refused(here, *arguments, says, cfg="tiny.cfg", warns=()):

@@ -133,6 +133,7 @@ def test_only_whole_characters_are_written(tmp_path, controls):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("controls", CONTROLS, ids=" ".join)
 def test_only_whole_characters_in_a_hundred_thousand(tmp_path, controls):
     for layer, scale in (("lstm", 1), ("gru", 3)):

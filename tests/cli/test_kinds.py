@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from runs import bytes_of, write_cfg, write_text
+from runs import bytes_of
 
 from pydarknet import Corpus
 from pydarknet.errors import TextError
@@ -19,14 +19,11 @@ QUIET = ("--max-batches", 4, "--quiet")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with tiny.cfg, text.bin and a trained backup/."""
-    monkeypatch.chdir(tmp_path)
-    write_cfg(tmp_path)
-    write_text(tmp_path)
+def here(here):
+    """The folder with a trained backup/ in it."""
     result = run("train", "tiny.cfg", "text.bin", *QUIET, "--srand", 1, "--log", "run.jsonl", "--valid-fraction", 0.1)
     assert result.code == 0, result
-    return tmp_path
+    return here
 
 
 def refused(*arguments, says):

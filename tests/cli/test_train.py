@@ -17,15 +17,6 @@ from pydarknet import load_network
 LINE = re.compile(r"(\d+): (\d+\.\d{6}), (\d+\.\d{6}) avg, (\d+\.\d{6}) rate, (\d+\.\d{6}) seconds, (\d+\.\d{6}) epochs")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with tiny.cfg and text.bin, which is the current one."""
-    monkeypatch.chdir(tmp_path)
-    write_cfg(tmp_path)
-    write_text(tmp_path)
-    return tmp_path
-
-
 def train(*arguments, code=0):
     result = run("train", "tiny.cfg", *arguments)
     assert result.code == code, result
@@ -481,3 +472,51 @@ def test_who_shares_out_the_work(here):
     assert "pydarknet: one thread\n" in train("text.bin", "--verbose", "--max-batches", 1).err
     result = train("text.bin", "--verbose", "--max-batches", 1, "--processes", 2, "--overwrite")
     assert "pydarknet: 2 processes share out the streams\n" in result.err
+
+
+# An error on the way
+
+
+@pytest.mark.parametrize("error", ["TextError", "TrainingError", "MemoryError"])
+def test_an_error_on_the_way_loses_nothing(here, monkeypatch, error):
+    """A text that shrinks, a process that is killed, memory that runs out: the last whole iteration is saved."""
+    import builtins
+
+    from pydarknet import errors
+    from pydarknet.text.corpus import Corpus
+
+    train("text.bin", "--srand", 3, "--backup", "whole", "--quiet")
+    gather, calls = Corpus.gather, []
+
+    def failing(self, *arguments):
+        calls.append(1)
+        if len(calls) == 20:
+            raise getattr(errors, error, getattr(builtins, error, None))("gone")
+        return gather(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Corpus, "gather", failing)
+        result = train("text.bin", "--srand", 3, "--quiet", code=1)
+    said, last = result.err.splitlines()
+    assert said == "pydarknet: saved backup/tiny.backup after iteration 9: the same command with --resume goes on"
+    assert last.startswith("pydarknet: ") and "gone" in last
+    train("text.bin", "--resume", "--quiet")
+    assert bytes_of("backup")["tiny_final.weights"] == bytes_of("whole")["tiny_final.weights"]
+
+
+def test_processes_that_cannot_be_started_are_done_without(here, monkeypatch):
+    """As under `ulimit -u`: a warning, and the weights of one process."""
+    import errno
+    import multiprocessing.process
+
+    def refuse(self):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    train("text.bin", "--srand", 3, "--backup", "one", "--processes", 1, "--quiet")
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    result = train("text.bin", "--srand", 3, "--processes", 2, "--quiet")
+    assert result.err == (
+        "pydarknet: warning: cannot start a process to share the work: Resource temporarily unavailable: "
+        "training goes on in one process\n"
+    )
+    assert bytes_of("backup")["tiny_final.weights"] == bytes_of("one")["tiny_final.weights"]

@@ -6,10 +6,12 @@ import weakref
 import numpy as np
 import pytest
 
+from pydarknet import load_network
 from pydarknet.layers.gru import GRU
 from pydarknet.layers.layer import OneHot
 from pydarknet.layers.lstm import LSTM
-from pydarknet.system.threads import Team, blas_limited, blas_threads
+from pydarknet.sharing import Sharing
+from pydarknet.system.threads import Team, blas_limited, blas_threads, can_start
 
 T, B, H = 70, 5, 12  # more than one block of steps
 
@@ -67,8 +69,28 @@ def test_threads_that_cannot_be_had(monkeypatch):
     assert threading.active_count() == before
 
 
-def test_an_old_tape_is_freed():
-    layer = LSTM(5, 4, random=np.random.default_rng(1))
+def test_a_network_does_without_threads_that_cannot_be_had(tmp_path, monkeypatch):
+    cfg = tmp_path / "a.cfg"
+    cfg.write_text("[net]\ninputs=50\nbatch=4\n[lstm]\noutput=8\n[connected]\noutput=50\n[softmax]\n")
+    symbols = np.random.default_rng(1).integers(50, size=(7, 4))
+    expected = load_network(cfg, srand=1).predict(symbols)
+    network = load_network(cfg, srand=1)
+    network.sharing = Sharing(threads=3)
+    assert can_start(2)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert not can_start(1)
+    with pytest.warns(UserWarning, match="no more threads can be started: one does all the work"):
+        np.testing.assert_array_equal(network.predict(symbols), expected)
+    assert network.sharing == Sharing()
+
+
+@pytest.mark.parametrize("make", [LSTM, GRU])
+def test_an_old_tape_is_freed(make):
+    layer = make(5, 4, random=np.random.default_rng(1))
     layer.forward(np.zeros((3, 2, 5), np.float32), train=True)
     layer.backward(np.zeros((3, 2, 4), np.float32))
     old = weakref.ref(layer._tape)

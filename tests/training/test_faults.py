@@ -150,6 +150,7 @@ def test_killed_at_five_random_moments(here):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_fifty_random_moments(here):
     found = kill_and_resume(here, kills=50, iterations=6000, save_every=10, seed=11)
     assert found == sorted(found)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ class Recorded:
 
 class Scripted:
     """Random numbers that are no accident: the streams of ``jumps[n]`` jump after call n, to ``target``."""
+
+    bit_generator = SimpleNamespace(state=None)
 
     def __init__(self, jumps, target):
         self.jumps, self.target = list(jumps), target
@@ -345,3 +348,26 @@ def test_a_step_is_a_record(tmp_path):
         "valid_loss",
     ]
     assert step.seconds > 0
+
+
+def test_an_error_in_an_iteration_leaves_the_last_whole_one(tmp_path):
+    """In the second of two calls, when offsets, states, rolling statistics and generators have moved: all goes on exactly."""
+    layers = LAYERS.replace("output=7", "output=7\nbatch_normalize=1").replace("[connected]", "[dropout]\n[connected]")
+    broken, whole = (make_trainer(tmp_path, layers, max_batches=9) for _ in range(2))
+    calls = []
+
+    def train_call(symbols, truth):
+        calls.append(1)
+        loss = broken.network.train_call(symbols, truth)
+        if len(calls) == 6:
+            raise MemoryError
+        return loss
+
+    broken.train_call = train_call
+    with pytest.raises(MemoryError):
+        list(broken.run())
+    assert broken.iteration == 2
+    steps = [(step.iteration, step.loss) for step in broken.run()]
+    assert steps == [(step.iteration, step.loss) for step in whole.run()][2:]
+    np.testing.assert_array_equal(broken.network.parameters.values, whole.network.parameters.values)
+    np.testing.assert_array_equal(broken.network.parameters.statistics, whole.network.parameters.statistics)
