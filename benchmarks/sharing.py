@@ -104,7 +104,7 @@ def chosen(what, layer, H, B, norm, only_one_process):
     network = make(layer, H, B, norm)
     if what == "train" and not only_one_process:
         return sharing_of_training(network)
-    return sharing_of_a_call(network.layers, B)
+    return sharing_of_a_call(network.layers, B, what == "train")
 
 
 def main():

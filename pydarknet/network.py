@@ -147,7 +147,7 @@ class Network:
         float64. Raises InputError as ``predict`` does, and for T = 0.
         """
         symbols, truth = self.checked_pair(symbols, truth)
-        with self._team(symbols) as team:
+        with self._team(symbols, train=True) as team:
             x = self._forward_layers(symbols, True, team)
             nats, dy = self.loss.nats_and_gradient(x, truth)
             self._backward(dy, team)
@@ -201,9 +201,9 @@ class Network:
                 break
 
     @contextmanager
-    def _team(self, symbols):
+    def _team(self, symbols, train=False):
         """The threads that share out a call; while it lasts the matrix library keeps to one (:mod:`pydarknet.sharing`)."""
-        sharing = self.sharing or sharing_of_a_call(self.layers, symbols.shape[1])
+        sharing = self.sharing or sharing_of_a_call(self.layers, symbols.shape[1], train)
         if sharing.threads > 1 and not can_start(sharing.threads - 1):
             warnings.warn("no more threads can be started: one does all the work", stacklevel=5)
             sharing = self.sharing = ONE_THREAD

@@ -12,7 +12,10 @@ from pydarknet.system.threads import blas_threads
 
 # Measured by benchmarks/sharing.py on two cores.
 WORK_OF_PROCESSES = 1 << 18  # multiplications of W h in a step, from which a second process pays
-WORK_OF_THREADS = 1 << 24  # the same of a second thread
+SMALLEST_OF_PROCESSES = 1 << 14  # elements of the largest W: below, beside a busy process one thread is much faster
+# Where threads pay: (elements of the largest W, streams), both at least; in training, which meets no more often and does more.
+THREADS_PAY = [(1 << 19, 4)]
+THREADS_PAY_IN_TRAINING = [*THREADS_PAY, (1 << 18, 64)]
 MOST_THREADS = 4  # on more cores it has not been measured
 STREAMS_OF_A_PROCESS = 8  # at least: below, a step costs as much with half of the streams
 LARGEST_OF_PROCESSES = 3 << 18  # elements of a matrix: beyond, the streams of a part are too few for the weights
@@ -34,25 +37,36 @@ class Sharing:
 ONE_THREAD = Sharing()
 
 
-def sharing_of_a_call(layers, streams):
-    """The :class:`Sharing` of a forward or backward pass in this process, over ``streams``."""
-    return Sharing(threads=min(_cores(), MOST_THREADS) if _work(layers, streams) >= WORK_OF_THREADS else 1)
+def sharing_of_a_call(layers, streams, train=False):
+    """The :class:`Sharing` of a call in this process, over ``streams``: forward, with ``train`` also backward."""
+    largest = _largest(layers)
+    pays = any(largest >= size and streams >= least for size, least in (THREADS_PAY_IN_TRAINING if train else THREADS_PAY))
+    return Sharing(threads=min(_cores(), MOST_THREADS) if pays else 1)
 
 
 def sharing_of_training(network):
     """The :class:`Sharing` that trains ``network`` fastest here."""
     largest = max((parameter.size for layer in network.layers for parameter in layer.parameters), default=0)
-    alike = not any(layer.statistics for layer in network.layers)  # batch norm needs all streams in one process
-    if alike and largest <= LARGEST_OF_PROCESSES and _work(network.layers, network.streams) >= WORK_OF_PROCESSES:
+    suits = (
+        not any(layer.statistics for layer in network.layers)  # batch norm needs all streams in one process
+        and _largest(network.layers) >= SMALLEST_OF_PROCESSES
+        and largest <= LARGEST_OF_PROCESSES
+        and _work(network.layers, network.streams) >= WORK_OF_PROCESSES
+    )
+    if suits:
         processes = min(_cores(), network.streams // STREAMS_OF_A_PROCESS)
         if processes > 1:
             return Sharing(processes=processes)
-    return sharing_of_a_call(network.layers, network.streams)
+    return sharing_of_a_call(network.layers, network.streams, train=True)
 
 
 def sharing_in_processes(network, processes):
     """The :class:`Sharing` of a training in just so many ``processes``."""
-    return Sharing(processes=processes) if processes > 1 else sharing_of_a_call(network.layers, network.streams)
+    return Sharing(processes=processes) if processes > 1 else sharing_of_a_call(network.layers, network.streams, train=True)
+
+
+def _largest(layers):
+    return max((layer.recurrent_weights for layer in layers), default=0)
 
 
 def _work(layers, streams):

@@ -52,6 +52,7 @@ def test_a_trainer_shares_the_work_out_as_the_command_does(tmp_path, monkeypatch
     plain = processes.stream_processes
     monkeypatch.setattr(processes, "stream_processes", lambda network, count: asked.append(count) or plain(network, count))
     monkeypatch.setattr("pydarknet.sharing.WORK_OF_PROCESSES", 1)
+    monkeypatch.setattr("pydarknet.sharing.SMALLEST_OF_PROCESSES", 1)
     monkeypatch.setattr("pydarknet.sharing.blas_threads", lambda: 2)
     trainer = make_trainer(tmp_path, batch=32, max_batches=3)
     run = trainer.run()

@@ -21,6 +21,7 @@ def test_processes_by_streams_and_cores(monkeypatch, batch, cores, processes):
     net = network("[lstm]\noutput=8", batch)
     assert sharing_of_training(net) == Sharing(1)  # too small for a second process
     monkeypatch.setattr(sharing, "WORK_OF_PROCESSES", 1)
+    monkeypatch.setattr(sharing, "SMALLEST_OF_PROCESSES", 1)
     assert sharing_of_training(net) == Sharing(processes)
     monkeypatch.setattr(sharing, "LARGEST_OF_PROCESSES", 100)
     assert sharing_of_training(net) == Sharing(1)
@@ -29,6 +30,7 @@ def test_processes_by_streams_and_cores(monkeypatch, batch, cores, processes):
 def test_batch_norm_needs_all_streams_in_one_process(monkeypatch):
     monkeypatch.setattr(sharing, "blas_threads", lambda: 2)
     monkeypatch.setattr(sharing, "WORK_OF_PROCESSES", 1)
+    monkeypatch.setattr(sharing, "SMALLEST_OF_PROCESSES", 1)
     assert sharing_of_training(network("[lstm]\noutput=8", 64)).processes == 2
     assert sharing_of_training(network("[lstm]\noutput=8\nbatch_normalize=1", 64)).processes == 1
 
@@ -39,8 +41,12 @@ def test_threads_for_large_layers(monkeypatch, layer, cores, threads):
     monkeypatch.setattr(sharing, "blas_threads", lambda: cores)
     net = network(f"[{layer}]\noutput=8", 4)
     assert sharing_of_a_call(net.layers, 4) == Sharing()
-    monkeypatch.setattr(sharing, "WORK_OF_THREADS", 1)
+    monkeypatch.setattr(sharing, "THREADS_PAY", [(100, 4)])
+    monkeypatch.setattr(sharing, "THREADS_PAY_IN_TRAINING", [(100, 4), (50, 2)])
     assert sharing_of_a_call(net.layers, 4) == Sharing(threads=threads)
+    assert sharing_of_a_call(net.layers, 3) == Sharing()
+    assert sharing_of_a_call(net.layers, 3, train=True) == sharing_of_training(network(f"[{layer}]\noutput=8", 3))
+    assert sharing_of_a_call(net.layers, 3, train=True) == Sharing(threads=threads)
 
 
 def test_a_network_says_who_shares_it_out():

@@ -8,11 +8,11 @@ from itertools import groupby
 import click
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import PATH, cfg_argument, check_output, dialect_option, open_text, weights_argument
+from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, weights_argument
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.cells import features_of, find_cells, read_cells
 from pydarknet.network import load_network
-from pydarknet.system.files import show, why, write_atomically
+from pydarknet.system.files import check_output, show, why, write_atomically
 from pydarknet.views.cells_page import page
 from pydarknet.views.score_page import shown_as
 

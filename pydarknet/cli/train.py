@@ -1,6 +1,7 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -275,11 +276,15 @@ def stop_signals():
     noted: list[int] = []
 
     def note(number, frame):
-        if noted and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not noted:
+        at_once = noted and number == signal.SIGINT
+        said = b"interrupted" if at_once else b"finishing this iteration; Ctrl-C again stops now, without saving"
+        if at_once or not noted:
             with suppress(OSError):  # not click.echo: the signal may have come in the midst of one
-                os.write(2, b"\npydarknet: finishing this iteration; Ctrl-C again stops now, without saving\n")
+                os.write(2, b"\npydarknet: " + said + b"\n")
+        if at_once:  # an exception could be lost: Python drops one that is raised in a __del__
+            for process in multiprocessing.active_children():
+                process.kill()
+            os._exit(130)
         noted.append(number)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
