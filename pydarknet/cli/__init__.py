@@ -21,7 +21,7 @@ from pydarknet.errors import CfgWarning, PydarknetError
 SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has it}
     "Train": {"train": "train", "corpus": "corpus"},
     "Write": {"generate": "generate", "generatetactic": "generate"},
-    "See": {"look": "look"},
+    "See": {"look": "look", "plot": "plot", "report": "plot"},
     "Measure": {"valid": "valid", "validtactic": "valid", "score": "score", "vec": "vec"},
     "Weights files": {
         "average": "weight_tools",

@@ -124,7 +124,7 @@ def words_of(command, ctx, args):
             yield False, [word]
         else:
             option = names[name]
-            known = name if name in option.opts else option.opts[0]
+            known = name if name in option.opts else option.opts[-1]  # the long one: click reads -o=1 as "=1"
             takes_next = not (equals or option.is_flag or option.count)
             yield option, [known + equals + value, *islice(rest, 1 if takes_next else 0)]
 

@@ -13,6 +13,8 @@ LINES = {  # of every command: words, and what it writes
     "generatetactic": ("net.cfg net.weights proof.txt -len 20", set()),
     "valid": ("net.cfg net.weights proof.txt other --per-character each.txt", {"each.txt"}),
     "validtactic": ("net.cfg net.weights proof.txt", set()),
+    "plot": ("run.jsonl", set()),
+    "report": ("run.jsonl -o page.html", {"page.html"}),
     "look": ("net.cfg net.weights proof.txt --html page.html", {"page.html"}),
     "score": ("net.cfg net.weights proof.txt --html page.html", {"page.html"}),
     "vec": ("net.cfg net.weights proof.txt", set()),
@@ -32,6 +34,7 @@ def folder(tmp_path, monkeypatch):
     make_network(tmp_path)
     write_cfg(tmp_path, max_batches=2), write_text(tmp_path)
     (tmp_path / "proof.txt").write_bytes(b"goal >>intros.\n")
+    (tmp_path / "run.jsonl").write_text('{"iteration": 1, "loss": 2.5}\n')
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "text.txt").write_bytes(b"more text\n")
     return tmp_path

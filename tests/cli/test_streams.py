@@ -22,8 +22,10 @@ LINES = {  # of every command: words, and whether it writes to standard output
     "valid": "net.cfg net.weights proof.txt",
     "validtactic": "net.cfg net.weights proof.txt",
     "vec": "net.cfg net.weights proof.txt",
-    "score": "net.cfg net.weights proof.txt",
     "look": "net.cfg net.weights proof.txt",
+    "plot": "run.jsonl",
+    "report": "run.jsonl -o page.html",
+    "score": "net.cfg net.weights proof.txt",
     "average": "net.cfg out.weights net.weights net.weights",
     "convert": "net.cfg net.weights out.weights --to alexeyab",
     "denormalize": "net.cfg net.weights out.weights",
@@ -47,6 +49,7 @@ def folder(tmp_path):
     make_network(tmp_path)
     write_cfg(tmp_path, max_batches=2), write_text(tmp_path)
     (tmp_path / "proof.txt").write_bytes(b"goal >>intros.\n")
+    (tmp_path / "run.jsonl").write_text('{"iteration": 1, "loss": 2.5}\n')
     return tmp_path
 
 
@@ -126,7 +129,7 @@ def test_names_that_the_encoding_has_no_room_for(folder, command):
     result = shell(folder, shlex.join([command, *words]), **variables)
     assert result.returncode == 0, result
     (folder / "漢字net.weights").write_bytes(b"")
-    if command not in ("train", "corpus", "ops", "--help", "--version"):
+    if command not in ("train", "corpus", "ops", "plot", "report", "--help", "--version"):
         result = shell(folder, shlex.join([command, *words]), **variables)
         assert result.returncode == 1 and b"net.weights" in result.stderr, result
 

@@ -1,0 +1,131 @@
+"""``pydarknet plot`` and ``report``: the curves of runs in the terminal, as a picture, and as a page."""
+
+import io
+import os
+import shutil
+import sys
+import time
+
+import click
+
+from pydarknet.cli.commands import Choice, command
+from pydarknet.cli.options import PATH, check_output
+from pydarknet.errors import InputError, TextError
+from pydarknet.system.files import show, why, write_atomically
+from pydarknet.views.chart import COLOURS, braille
+from pydarknet.views.run_page import page
+from pydarknet.views.runs import AXES, curves, read_run
+
+LABELS = {"iterations": "iterations", "characters": "characters", "time": "seconds"}
+PICTURES = (".svg", ".png")
+PAUSE = 1.0  # seconds between two looks at a log that is followed
+
+over_option = click.option(
+    "--over", type=Choice(AXES), default="iterations", show_default=True, help="What the axis from left to right counts."
+)
+
+
+@command()
+@click.argument("logs", nargs=-1, required=True, type=PATH)
+@over_option
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write an .svg or .png, which is replaced; needs matplotlib.")
+@click.option("--follow", is_flag=True, help="Draw again whenever a log has grown, until Ctrl-C.")
+def plot(logs, over, output, follow):
+    """Show the training and the held-out loss of one or several runs.
+
+    LOGS are files that `train --log` has written. Losses are in bits per character; the training loss is the average that
+    Darknet prints. The chart is drawn in the terminal, in colours unless NO_COLOR is set.
+
+    Example: pydarknet plot run.jsonl other.jsonl --over time
+    """
+    if output:
+        if not output.lower().endswith(PICTURES):
+            raise InputError(f"{show(output)}: the picture's name must end in .svg or .png")
+        check_output(output, logs)
+    seen = None
+    while True:
+        now = [_stamp(path) for path in logs]
+        if now != seen:
+            drawn = _curves(logs, over)
+            if output:
+                _write_picture(output, drawn, LABELS[over])
+                click.echo(f"Saved {show(output)}")
+            else:
+                _print(drawn, LABELS[over], follow)
+            seen = now
+        if not follow:
+            return
+        time.sleep(PAUSE)
+
+
+@command()
+@click.argument("log", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="The page to write; it is replaced.")
+@over_option
+def report(log, output, over):
+    """Write a page of a run: curves, figures, samples and cfg.
+
+    LOG is a file that `train --log` has written. The page is whole in itself and opens from disk; samples and the cfg are
+    in it where the log has them.
+
+    Example: pydarknet report run.jsonl -o run.html
+    """
+    check_output(output, [log])
+    run = read_run(log)
+    _points([run], over)
+    _write(output, page(run, over).encode("utf-8", "backslashreplace"), "page")
+    click.echo(f"Saved {show(output)}")
+
+
+def _curves(logs, over):
+    return _points([read_run(path) for path in logs], over)
+
+
+def _points(runs, over):
+    found = curves(runs, over)
+    if not found:
+        raise TextError(f"{runs[0].name}: this log does not tell the {over}: choose another --over")
+    return found
+
+
+def _stamp(path):
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return None  # reading it says why
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _print(drawn, label, follow):
+    terminal = sys.stdout.isatty()
+    size = shutil.get_terminal_size()
+    height = max(6, min(20, size.lines - len(drawn) - 4))
+    lines = braille(drawn, size.columns - 1, height, label, terminal and not os.environ.get("NO_COLOR"))
+    sys.stdout.write(("\033[H\033[2J" if follow and terminal else "") + "\n".join(["bits per character", *lines]) + "\n")
+    sys.stdout.flush()
+
+
+def _write_picture(path, drawn, label):
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("a picture needs matplotlib: pip install matplotlib, or leave -o out") from None
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(drawn):
+        axes.plot(*zip(*points), label=name, color=COLOURS[number % len(COLOURS)])
+    axes.set(xlabel=label, ylabel="bits per character")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    data = io.BytesIO()
+    figure.savefig(data, format=os.path.splitext(path)[1][1:].lower(), dpi=144)
+    _write(path, data.getvalue(), "picture")
+
+
+def _write(path, data, what):
+    try:
+        write_atomically(path, [data])
+    except (OSError, ValueError) as error:
+        raise TextError(f"{show(path)}: cannot write the {what}: {why(error)}") from None

@@ -1,0 +1,101 @@
+"""The log of a run, read as curves: what ``plot`` and ``report`` draw.
+
+A log has one JSON object a line. One with ``iteration`` and ``loss`` is an iteration; one with ``valid_loss`` is, or is also,
+a measurement on the held-out text; one with ``sample`` a text that the network wrote; one with ``cfg`` a header. Whatever else
+stands in them is passed over. Losses are in nats in the log, in bits per character here.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+
+from pydarknet.errors import TextError
+from pydarknet.system.files import show, why
+
+AXES = ("iterations", "characters", "time")
+
+
+@dataclass
+class Run:
+    """A run by iteration: ``training`` and ``held_out``, in bits per character; ``characters`` and ``time``, in seconds."""
+
+    name: str
+    header: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    held_out: dict = field(default_factory=dict)
+    characters: dict = field(default_factory=dict)
+    time: dict = field(default_factory=dict)
+    samples: list = field(default_factory=list)
+
+    def points(self, curve, axis):
+        """[(x, bits)] of ``curve``, "training" or "held_out", over ``axis``, one of :data:`AXES`, by iteration."""
+        places = {"characters": self.characters, "time": self.time}.get(axis)
+        points = sorted(getattr(self, curve).items())
+        return [(n if places is None else places[n], bits) for n, bits in points if places is None or n in places]
+
+
+def read_run(path):
+    """The :class:`Run` of the log at ``path``. Raises TextError for a file that is no log, or has no iteration yet.
+
+    A last line without an end is passed over: the run is writing it. Iterations that come twice count as they came last.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.readlines()
+    except (OSError, ValueError) as error:
+        raise TextError(f"{show(path)}: cannot read this log: {why(error)}") from None
+    run = Run(show(path))
+    elapsed, last = 0.0, None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError
+        except ValueError:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise TextError(f"{show(path)}:{number}: no JSON object: this is no log of `train --log`") from None
+        iteration = record.get("iteration")
+        if "cfg" in record:
+            run.header = record
+        if type(iteration) is not int:
+            continue
+        loss = _bits(record.get("avg_loss", record.get("loss")))
+        if "loss" in record and loss is not None:
+            run.training[iteration] = loss
+            seconds = record.get("seconds")
+            if isinstance(seconds, (int, float)):
+                elapsed += seconds * (max(1, iteration - last) if last is not None else 1)  # --log-every leaves some out
+            run.time[iteration], last = elapsed, iteration
+            if isinstance(record.get("characters"), (int, float)):
+                run.characters[iteration] = record["characters"]
+        held_out = _bits(record.get("valid_loss"))
+        if held_out is not None:
+            run.held_out[iteration] = held_out
+        if isinstance(record.get("sample"), str):
+            run.samples.append((iteration, record["sample"]))
+    if not run.training:
+        raise TextError(f"{show(path)}: there is no iteration in this log: `train --log` writes one")
+    for places in (run.characters, run.time):  # of measurements that stand in objects of their own
+        for iteration in run.held_out:
+            before = [n for n in places if n <= iteration]
+            if iteration not in places and before:
+                places[iteration] = places[max(before)]
+    return run
+
+
+def curves(runs, axis):
+    """[(label, [(x, bits)])] of the training and the held-out loss of ``runs``, empty ones left out."""
+    found = []
+    for run in runs:
+        for curve, what in (("training", "training"), ("held_out", "held out")):
+            points = run.points(curve, axis)
+            if points:
+                found.append((f"{run.name}, {what}" if len(runs) > 1 else what, points))
+    return found
+
+
+def _bits(nats):
+    return nats / math.log(2) if isinstance(nats, (int, float)) and math.isfinite(nats) else None

@@ -1,0 +1,118 @@
+"""``plot`` and ``report``: the numbers of the log, in the terminal, as a picture and as a page."""
+
+import json
+import math
+
+import pytest
+from command_line import done, run
+
+from pydarknet.views.chart import braille
+from pydarknet.views.run_page import stages
+from pydarknet.views.runs import curves, read_run
+
+PLAIN = [
+    {"iteration": n, "loss": 9.0, "avg_loss": (4 - n / 10) * math.log(2), "seconds": 0.5, "characters": 64 * n}
+    for n in range(1, 11)
+]
+
+
+def write(path, records, end="\n"):
+    path.write_text("\n".join(map(json.dumps, records)) + end)
+    return path
+
+
+def test_a_log_of_today_and_one_with_objects_of_their_own(tmp_path):
+    today = read_run(write(tmp_path / "a", [*PLAIN[:-1], {**PLAIN[-1], "valid_loss": 2 * math.log(2)}]))
+    assert today.points("training", "iterations")[2] == (3, pytest.approx(3.7))
+    assert today.points("training", "characters")[2][0] == 192
+    assert today.points("training", "time")[-1][0] == pytest.approx(5)
+    assert today.points("held_out", "time") == [(pytest.approx(5), pytest.approx(2))]
+    new = [
+        {"version": "1", "cfg": "[net]\n", "unknown": []},
+        *PLAIN[:4],
+        {"iteration": 4, "valid_loss": math.log(2)},
+        {"iteration": 4, "sample": "To be"},
+        *PLAIN[3:],
+        {"event": "x"},
+    ]
+    other = read_run(write(tmp_path / "b", new))
+    assert other.header["cfg"] == "[net]\n" and other.samples == [(4, "To be")]
+    assert other.points("held_out", "characters") == [(256, pytest.approx(1))]
+    assert len(other.points("training", "iterations")) == 10
+    assert [name for name, _ in curves([today, other], "iterations")][1] == f"{tmp_path}/a, held out"
+
+
+def test_seconds_of_iterations_that_were_not_logged_count(tmp_path):
+    run_ = read_run(write(tmp_path / "a", PLAIN[4::5]))
+    assert run_.points("training", "time")[-1][0] == pytest.approx(0.5 + 5 * 0.5)
+
+
+def test_a_line_that_is_being_written_is_passed_over(tmp_path):
+    path = write(tmp_path / "a", PLAIN, end='\n{"iter')
+    assert len(read_run(path).training) == 10
+
+
+def test_braille_draws_the_corners():
+    lines = braille([("x", [(0, 1), (10, 0)])], 8 + 1 + 10, 4, "iterations")
+    dots = [[ord(c) - 0x2800 for c in line[9:].replace(" ", "\u2800").ljust(10, "\u2800")] for line in lines[:4]]
+    assert dots[0][0] & 0x01 and dots[3][9] & 0x80  # the upper left and the lower right dot
+    assert not dots[3][0] and not dots[0][9]
+    assert sum(dot.bit_count() for row in dots for dot in row) == 20  # one in each column of dots
+    assert lines[0].startswith("  1.000") and lines[3].startswith("  0.000")
+    assert "0" in lines[5] and lines[5].endswith("10 iterations")
+    assert lines[6].endswith("x: 0.0000 bits, least 0.0000")
+
+
+def test_plot_prints_every_run(tmp_path):
+    a, b = write(tmp_path / "a", PLAIN), write(tmp_path / "b", PLAIN[:5])
+    out = done("plot", a, b, "--over", "characters").decode()
+    assert "\x1b" not in out and f"{a}, training: 3.0000 bits" in out and f"{b}, training: 3.5000 bits" in out
+    assert "640 characters" in out and all(len(line) <= 80 for line in out.splitlines()[:-2])
+
+
+@pytest.mark.parametrize("suffix, start", [("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_pictures(tmp_path, suffix, start):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra `plot`)")
+    done("plot", write(tmp_path / "a", PLAIN), "-o", tmp_path / f"p.{suffix}")
+    assert (tmp_path / f"p.{suffix}").read_bytes().startswith(start)
+
+
+def test_report(tmp_path):
+    log = write(
+        tmp_path / "a<b",
+        [
+            {"cfg": "[net]\n<x>", "seed": 7},
+            *PLAIN,
+            {"iteration": 4, "sample": "<i>To be"},
+            {"iteration": 10, "valid_loss": math.log(2)},
+        ],
+    )
+    done("report", log, "-o", tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert "&lt;i&gt;To be" in html and "&lt;x&gt;" in html and "<i>" not in html and "<td>seed<td>7" in html
+    assert "1.0000 bits per character, iteration 10" in html and "3.0000 bits per character" in html
+    assert html.count("<polyline") == 2 and "src=" not in html and "http-equiv" in html and "https:" not in html
+
+
+def test_samples_are_spread_evenly():
+    assert stages(list(range(101))) == [0, 20, 40, 60, 80, 100]
+
+
+@pytest.mark.parametrize(
+    "content, words, message",
+    [
+        ("no json\n", "plot a", "a:1: no JSON object"),
+        ("[1]\n", "report a -o p.html", "a:1: no JSON object"),
+        ("", "plot a", "no iteration"),
+        ('{"iteration": 1, "loss": 1}\n', "plot a --over characters", "choose another --over"),
+        ('{"iteration": 1, "loss": 1}\n', "plot a -o a.pdf", ".svg or .png"),
+        ('{"iteration": 1, "loss": 1}\n', "report a -o a", "give it another name"),
+        ('{"iteration": 1, "loss": 1}\n', "report missing -o p", "cannot read this log"),
+    ],
+)
+def test_mistakes_are_a_line(tmp_path, monkeypatch, content, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text(content)
+    result = run(*words.split())
+    assert result.code == 1 and message in result.err and result.err.count("\n") == 1
+    assert (tmp_path / "a").read_text() == content
