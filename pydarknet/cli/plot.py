@@ -9,9 +9,9 @@ import time
 import click
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import PATH, check_output
+from pydarknet.cli.options import PATH
 from pydarknet.errors import InputError, TextError
-from pydarknet.system.files import show, why, write_atomically
+from pydarknet.system.files import check_output, show, why, write_atomically
 from pydarknet.views.chart import COLOURS, braille
 from pydarknet.views.run_page import page
 from pydarknet.views.runs import AXES, curves, read_run
