@@ -45,6 +45,12 @@ def test_an_unknown_recipe_lists_those_there_are(tmp_path, monkeypatch):
     assert "take a recipe of pydarknet: equal-gru.cfg, " in run("ops", "none.cfg").err
 
 
+def test_the_page_of_the_package_index_has_no_relative_links():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / settings["readme"]).read_text()
+    assert "](" not in page and "<img" not in page
+
+
 def test_every_room_is_in_the_package():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "pydarknet").rglob("__init__.py")}
