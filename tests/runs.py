@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,8 +75,14 @@ def run(*arguments, cwd, **options):
 
 def start(*arguments, cwd, **options):
     """Start the command line; standard output and error are pipes of text unless told otherwise."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard_signals, **options}
     return subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), **pipes)
+
+
+def heard_signals():
+    """In a new process: signals do what they do by default. A shell's background job, or nohup, ignores some."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def bytes_of(folder, *without):

@@ -168,20 +168,24 @@ def train(
             for path in backups.planned():
                 check_output(path, inputs)
             stopped_by = stack.enter_context(stop_signals())
-            reports = [] if quiet else [stack.enter_context(make_report(trainer, print_every))]
-            if log_file:
-                after = trainer.iteration if checkpoint else None
-                reports.append(stack.enter_context(JsonLog(log_file, after, log_every)))
-            _train(trainer, backups, reports, checkpoint, stopped_by)
+
+            def open_reports(stack):
+                reports = [] if quiet else [make_report(trainer, print_every)]
+                if log_file:
+                    reports.append(JsonLog(log_file, trainer.iteration if checkpoint else None, log_every))
+                return [stack.enter_context(report) for report in reports]
+
+            _train(trainer, backups, open_reports, checkpoint, stopped_by)
 
 
-def _train(trainer, backups, reports, checkpoint, stopped_by):
+def _train(trainer, backups, open_reports, checkpoint, stopped_by):
     """Run ``trainer``, tell and save."""
     if checkpoint:
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
     if backups.kept and not trainer.done:
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
-    step = _run(trainer, backups, reports, stopped_by)
+    with ExitStack() as stack:
+        step = _run(trainer, backups, open_reports(stack), stopped_by)
     if not trainer.done:
         path = backups.save()
         _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
@@ -276,16 +280,16 @@ def stop_signals():
     noted: list[int] = []
 
     def note(number, frame):
-        at_once = noted and number == signal.SIGINT
+        first, at_once = not noted, bool(noted) and number == signal.SIGINT
+        noted.append(number)  # before anything is written: whoever reads it may send the next signal at once
         said = b"interrupted" if at_once else b"finishing this iteration; Ctrl-C again stops now, without saving"
-        if at_once or not noted:
+        if at_once or first:
             with suppress(OSError):  # not click.echo: the signal may have come in the midst of one
                 os.write(2, b"\npydarknet: " + said + b"\n")
         if at_once:  # an exception could be lost: Python drops one that is raised in a __del__
             for process in multiprocessing.active_children():
                 process.kill()
             os._exit(130)
-        noted.append(number)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     ours = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}

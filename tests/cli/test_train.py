@@ -68,6 +68,7 @@ def test_a_bar_on_a_terminal(here):
     last = shown.decode().replace("\r\n", "\r").rstrip("\r").split("\r")[-1]
     bar = r"█{5,}\| 30/30 \d\d:\d\d<\d\d:\d\d, \d\.\d{3} bits, held out \d\.\d{3}, rate 0\.5, [\d.]+k?/s$"
     assert re.search(bar, last) and len(last) <= 80, last
+    assert shown.endswith(b"\r\n"), "the bar has ended when the last lines are printed"
     assert not LINE.search(shown.decode())
 
 

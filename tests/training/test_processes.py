@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from runs import LAYERS, command, environment, text, write_cfg, write_text
+from runs import LAYERS, command, environment, heard_signals, text, write_cfg, write_text
 
 from pydarknet import load_network
 from pydarknet.errors import InputError, TrainingError
@@ -159,6 +159,7 @@ while True:
             timeout=60,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heard_signals,
         )
         assert "KeyboardInterrupt" in finished.stderr
 
@@ -221,6 +222,7 @@ def start_run(folder, **options):
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heard_signals,
         **options,
     )
     for _ in range(3):
