@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 import click
 
@@ -168,24 +168,20 @@ def train(
             for path in backups.planned():
                 check_output(path, inputs)
             stopped_by = stack.enter_context(stop_signals())
-
-            def open_reports(stack):
-                reports = [] if quiet else [make_report(trainer, print_every)]
-                if log_file:
-                    reports.append(JsonLog(log_file, trainer.iteration if checkpoint else None, log_every))
-                return [stack.enter_context(report) for report in reports]
-
-            _train(trainer, backups, open_reports, checkpoint, stopped_by)
+            reports = []
+            if log_file:
+                reports.append(stack.enter_context(JsonLog(log_file, trainer.iteration if checkpoint else None, log_every)))
+            _train(trainer, backups, reports, None if quiet else print_every, checkpoint, stopped_by)
 
 
-def _train(trainer, backups, open_reports, checkpoint, stopped_by):
-    """Run ``trainer``, tell and save."""
+def _train(trainer, backups, reports, print_every, checkpoint, stopped_by):
+    """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
     if checkpoint:
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
     if backups.kept and not trainer.done:
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
-    with ExitStack() as stack:
-        step = _run(trainer, backups, open_reports(stack), stopped_by)
+    with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
+        step = _run(trainer, backups, [*reports, progress] if progress else reports, stopped_by)
     if not trainer.done:
         path = backups.save()
         _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
