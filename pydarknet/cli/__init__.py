@@ -8,6 +8,7 @@ the output has gone.
 
 import importlib
 import io
+import keyword
 import sys
 import warnings
 
@@ -31,6 +32,7 @@ SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has i
         "partial": "weight_tools",
         "statistics": "weight_tools",
     },
+    "Other programs": {"export": "interop", "import": "interop"},
     "Old scripts": {"rnn": "darknet"},
 }
 COMMANDS = {name: module for section in SECTIONS.values() for name, module in section.items()}
@@ -51,7 +53,8 @@ class LazyGroup(Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(f"pydarknet.cli.{COMMANDS[name]}"), name)
+        function = f"{name}_" if keyword.iskeyword(name) else name  # `import`
+        return getattr(importlib.import_module(f"pydarknet.cli.{COMMANDS[name]}"), function)
 
     def invoke(self, ctx):
         try:

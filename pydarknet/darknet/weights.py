@@ -25,13 +25,12 @@ from pydarknet.system.kinds import HEAD, WEIGHTS, kind_of
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a weights file: version, ``seen``, and its own ``size`` in bytes."""
+    """The header of a weights file: version and ``seen``, which has 8 bytes since version 0.2 and had 4 before."""
 
     major: int
     minor: int
     revision: int
     seen: int
-    size: int
 
     @property
     def dialect(self):
@@ -40,6 +39,19 @@ class Header:
     @property
     def transposed(self):
         return self.major > 1000 or self.minor > 1000
+
+    @property
+    def size(self):
+        """Its own size in bytes."""
+        return struct.calcsize(self._format)
+
+    @property
+    def _format(self):
+        return "<3iQ" if self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000 else "<3iI"
+
+    def packed(self):
+        """Its bytes. ``seen`` wraps as in C: a save never fails for it."""
+        return struct.pack(self._format, self.major, self.minor, self.revision, self.seen % 2 ** (8 * (self.size - 12)))
 
     @staticmethod
     def parse(data, path):
@@ -51,12 +63,10 @@ class Header:
             raise WeightsError(
                 f"{show(path)}: version {major}.{minor}.{revision} (bytes 0 to 12) is impossible: no weights file?"
             )
-        wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
-        size = 20 if wide else 16
-        if len(data) < size:
-            raise _header_too_short(path, len(data), size)
-        (seen,) = struct.unpack_from("<Q" if wide else "<I", data, 12)
-        return Header(major, minor, revision, seen, size)
+        unseen = Header(major, minor, revision, 0)
+        if len(data) < unseen.size:
+            raise _header_too_short(path, len(data), unseen.size)
+        return Header(*struct.unpack_from(unseen._format, data))
 
 
 def _header_too_short(path, size, header_size):
@@ -173,19 +183,26 @@ def _read_array(file, path, label, array, transposed):
     return values.reshape(array.shape)
 
 
-def write_weights(layers, path, seen, dialect):
-    """Write the layers to ``path``, atomically, with the version of ``dialect``.
+def write_weights(layers, path, seen, dialect, version=None):
+    """Write the layers to ``path``, atomically, in the order of ``dialect``.
+
+    The header has its version, or another ``version`` (major, minor, revision), which decides the width of ``seen`` and
+    whether connected matrices are transposed.
 
     Raises WeightsError when the system does not allow it or a number is not finite, so that a run
     that diverged does not replace the last good file; ``path`` is then as before.
     """
     with reported(WeightsError, path, "cannot save the weights", ". Earlier files are as they were"):
-        write_atomically(path, _encoded(layers, path, seen, dialect))
+        write_atomically(path, _encoded(layers, path, seen, dialect, version or dialect.version))
 
 
-def _encoded(layers, path, seen, dialect):
-    yield struct.pack("<3iQ", *dialect.version, seen % 2**64)  # wraps as in C: a save never fails for it
+def _encoded(layers, path, seen, dialect, version):
+    major, minor, revision = version
+    header = Header(major, minor, revision, seen)
+    yield header.packed()
     for label, array in _fields(layers, dialect, "dontsave"):
+        if header.transposed and array.ndim == 2:
+            array = array.T
         with np.errstate(over="ignore"):  # from float64 to inf, which the next line tells
             array = np.ascontiguousarray(array, "<f4")
         if not np.isfinite(array).all():
