@@ -46,8 +46,10 @@ def make(folder, name, dialect="pjreddie", temperature=0.8, **options):
         for array_name, array in layer.stored(network.dialect):
             if array_name.endswith(("rolling_mean", "scales")):
                 array *= 0.3
-            if array_name == "self.weights" and section.has("shortcut"):
-                array[...] = 0.1 * array - 0.9 * np.eye(len(array))
+            if array_name == "self.weights":
+                array *= 0.4
+                if section.has("shortcut"):
+                    array -= np.eye(len(array), dtype=array.dtype)
     network.save_weights(weights)
     return cfg, weights, network
 

@@ -1,6 +1,7 @@
 """Any file that ``pydarknet import`` takes: a ``.safetensors`` file, or what ``torch.save`` wrote."""
 
 import os
+import warnings
 
 from pydarknet.errors import InputError, WeightsError
 from pydarknet.interop.extras import need
@@ -31,7 +32,9 @@ def _read_pickled(path):
             f"{shown}: is a file of torch.save, which PyTorch alone can read: install 'pydarknet[torch]', or {advice}"
         ) from None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how old the file's pickle is
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many types, for what is damaged and for what is no tensor
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise WeightsError(f"{shown}: can't be read as tensors alone ({reason}): {advice}") from None

@@ -125,7 +125,7 @@ class _Reading:
 
     def _order(self, found):
         """The places (module, layer) of the LSTM layers, the first layer first."""
-        modules = sorted({module for module, _ in found}, key=_numbers)
+        modules = sorted({module for module, _ in found})
         if len({re.sub(r"\d+", "", module) for module in modules}) > 1:
             raise self._error(f"the names of its LSTMs, {', '.join(modules)}, don't say which comes first: number them")
         order = sorted(found, key=lambda place: (_numbers(place[0]), place[1]))
@@ -149,7 +149,7 @@ class _Reading:
             place[module] = kinds
         heads = linear or self._without_bias(tables, biases)
         if len(heads) != 1 or len(tables) > 1 or (linear and biases):
-            named = ", ".join(module or "weight" for module in [*heads, *tables, *biases]) or "nothing"
+            named = ", ".join(module or "weight" for module in sorted([*heads, *tables, *biases])) or "nothing"
             raise self._error(f"beside its LSTM there must be one nn.Linear, and at most one nn.Embedding; there is {named}")
         (head,) = heads.values()
         (embedding,) = (table["weight"] for table in tables.values()) if tables else (None,)

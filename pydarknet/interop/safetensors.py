@@ -25,9 +25,21 @@ def read_safetensors(path):
     """The tensors of a file, {name: array}, and its metadata. Raises InputError for a missing package, WeightsError."""
     library = need("safetensors", "safetensors")
     with reported(WeightsError, path, "cannot read the model"):
-        open_regular(path).close()
+        with open_regular(path) as file:
+            data = file.read()
         try:
+            found = library.deserialize(data)
             with library.safe_open(path, framework="numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (library.SafetensorError, TypeError, AttributeError, ImportError) as error:
+                facts = file.metadata() or {}
+        except library.SafetensorError as error:
             raise WeightsError(f"{show(path)}: cannot be read as safetensors: {' '.join(str(error).split())}") from None
+    return {name: _array(path, name, **fields) for name, fields in found}, facts
+
+
+def _array(path, name, dtype, shape, data):
+    if dtype == "BF16":  # the upper half of a float32, which NumPy has no name for
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+    kind = {"F": "f", "I": "i", "U": "u"}.get(dtype[0])
+    if kind is None or dtype[1:] not in ("16", "32", "64"):
+        raise WeightsError(f"{show(path)}: tensor {name} is of {dtype}: convert it to float32 first")
+    return np.frombuffer(data, f"<{kind}{int(dtype[1:]) // 8}").reshape(shape)

@@ -24,6 +24,8 @@ LINES = {  # of every command: words, and what it writes
     "ops": ("net.cfg", set()),
     "partial": ("net.cfg net.weights out.weights 1", {"out.weights"}),
     "statistics": ("net.cfg net.weights", set()),
+    "export": ("net.cfg net.weights out.safetensors", {"out.safetensors"}),
+    "import": ("model.safetensors out.cfg out.weights", {"out.cfg", "out.weights"}),
     "rnn": ("valid net.cfg net.weights", set()),
 }
 
@@ -37,6 +39,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "run.jsonl").write_text('{"iteration": 1, "loss": 2.5}\n')
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "text.txt").write_bytes(b"more text\n")
+    (tmp_path / "model.safetensors").write_bytes(b"")
     return tmp_path
 
 
@@ -51,6 +54,9 @@ def test_no_command_is_forgotten():
 @pytest.mark.parametrize("command", LINES)
 def test_a_command_writes_its_outputs_and_changes_nothing_else(folder, command):
     words, outputs = LINES[command]
+    if "safetensors" in words:
+        pytest.importorskip("safetensors", reason="needs safetensors: pip install '.[safetensors]'")
+        run("export", "net.cfg", "net.weights", "model.safetensors", "--overwrite")
     before = files(folder)
     result = run(command, *words.split(), stdin=b"goal >>intros.\n")
     assert result.code == 0, result
