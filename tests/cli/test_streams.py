@@ -1,5 +1,6 @@
 """Standard input, output and error that are closed, full, gone or of a narrow encoding: never a traceback."""
 
+import importlib.util
 import io
 import os
 import shlex
@@ -32,6 +33,8 @@ LINES = {  # of every command: words, and whether it writes to standard output
     "ops": "net.cfg",
     "partial": "net.cfg net.weights out.weights 1",
     "statistics": "net.cfg net.weights",
+    "export": "net.cfg net.weights out.safetensors --overwrite",
+    "import": "model.safetensors out.cfg out.weights",
     "rnn": "generate net.cfg net.weights -len 20",
     "--help": "",
     "--version": "",
@@ -50,11 +53,15 @@ def folder(tmp_path):
     write_cfg(tmp_path, max_batches=2), write_text(tmp_path)
     (tmp_path / "proof.txt").write_bytes(b"goal >>intros.\n")
     (tmp_path / "run.jsonl").write_text('{"iteration": 1, "loss": 2.5}\n')
+    if importlib.util.find_spec("safetensors"):
+        run("export", *(tmp_path / name for name in ("net.cfg", "net.weights", "model.safetensors")))
     return tmp_path
 
 
 def shell(folder, line, **variables):
     """Run ``pydarknet LINE``, a shell's; the CompletedProcess, without a traceback."""
+    if "safetensors" in line:
+        pytest.importorskip("safetensors", reason="needs safetensors: pip install '.[safetensors]'")
     result = subprocess.run(
         f"{shlex.quote(sys.executable)} -m pydarknet {line}",
         shell=True,
@@ -129,7 +136,7 @@ def test_names_that_the_encoding_has_no_room_for(folder, command):
     result = shell(folder, shlex.join([command, *words]), **variables)
     assert result.returncode == 0, result
     (folder / "漢字net.weights").write_bytes(b"")
-    if command not in ("train", "corpus", "ops", "plot", "report", "--help", "--version"):
+    if command not in ("train", "corpus", "import", "ops", "plot", "report", "--help", "--version"):
         result = shell(folder, shlex.join([command, *words]), **variables)
         assert result.returncode == 1 and b"net.weights" in result.stderr, result
 
