@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from runs import LAYERS, cfg_text, write_cfg
 
-from pydarknet import load_network
+from pydarknet import load_network, sharing
 from pydarknet.darknet.cfg import parse_cfg_text
 from pydarknet.errors import CfgError, CfgWarning, InputError, WeightsError
 from pydarknet.network import Network
+from pydarknet.sharing import Sharing
+from pydarknet.system import threads
 from pydarknet.system.memory import memory_at_hand
 
 DROPOUT = LAYERS.replace("[connected]", "[dropout]\nprobability=.4\n[connected]")
@@ -309,3 +311,42 @@ def test_the_temperature_of_a_softmax_is_in_its_gradient(tmp_path):
     p = network.predict(x)
     p[np.arange(3)[:, None], np.arange(2), y] -= 1
     np.testing.assert_allclose(gradient, p.sum(axis=(0, 1)) / 2, rtol=1e-9, atol=1e-12)
+
+
+def watch(monkeypatch, network, look):
+    """What ``look(team)`` gives whenever the first layer is run forward."""
+    seen = []
+    forward = network.layers[0].forward
+    monkeypatch.setattr(network.layers[0], "forward", lambda x, train, team: seen.append(look(team)) or forward(x, train, team))
+    return seen
+
+
+@pytest.mark.skipif(threads.blas_threads() is None, reason="NumPy's matrix library has no such setting")
+def test_the_matrix_library_keeps_to_one_thread_while_a_call_runs(tmp_path, monkeypatch):
+    network = load_network(write_cfg(tmp_path))
+    symbols = np.zeros((5, 2), int)
+    before = threads.blas_threads()
+    _, set_threads = threads._functions()
+    set_threads(2)
+    try:
+        counts = watch(monkeypatch, network, lambda team: threads.blas_threads())
+        network.train_call(symbols, symbols)
+        network.predict(symbols)
+        assert counts == [1, 1]
+        assert threads.blas_threads() == 2
+    finally:
+        set_threads(before)
+
+
+def test_own_threads_share_out_a_call_where_they_pay(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharing, "blas_threads", lambda: 3)
+    monkeypatch.setattr(sharing, "THREADS_PAY", [(1, 4)])
+    monkeypatch.setattr(sharing, "THREADS_PAY_IN_TRAINING", [(1, 2)])
+    network = load_network(write_cfg(tmp_path))
+    counts = watch(monkeypatch, network, lambda team: team.count)
+    network.train_call(np.zeros((5, 2), int), np.zeros((5, 2), int))
+    network.predict(np.zeros((5, 2), int))
+    network.predict(np.zeros((5, 4), int))
+    network.sharing = Sharing(threads=2)  # as told
+    network.predict(np.zeros((5, 2), int))
+    assert counts == [3, 1, 3, 2]

@@ -32,8 +32,9 @@ from pydarknet.errors import InputError, TrainingError
 def stream_processes(network, count):
     """Give a function that does what ``network.train_call(symbols, truth)`` does, in ``count`` processes.
 
-    They start with the first call and end with the context. Load weights before that. Raises InputError
-    when this network or this system can't be trained so, and the function TrainingError when a process ends.
+    They start with the first call and end with the context. Load weights before that. Where no processes can be had, this one
+    does all, with a warning. Raises InputError when this network can't be trained so, and the function TrainingError when a
+    process ends.
     """
     if count == 1:
         yield network.train_call
@@ -42,22 +43,19 @@ def stream_processes(network, count):
         raise InputError(
             f"{count} processes: the batch has {network.streams} streams to share out; give 1 to {network.streams}"
         )
-    obstacle = _obstacle(network)
-    if obstacle:
-        raise InputError(f"{count} processes: {obstacle}; use one")
+    if any(layer.statistics for layer in network.layers):
+        raise InputError(
+            f"{count} processes: batch normalisation takes its mean over all streams, which only one process sees; use one"
+        )
+    if not sys.platform.startswith("linux"):  # there is no fork, or (macOS) the system libraries do not bear it
+        warnings.warn("processes share the work on Linux only: training goes on in one process", stacklevel=3)
+        yield network.train_call
+        return
     team = _Team(network, count)
     try:
         yield team.train_call
     finally:
         team.close()
-
-
-def _obstacle(network):
-    """Why ``network`` can't be trained in several processes, or None."""
-    if any(layer.statistics for layer in network.layers):
-        return "batch normalisation takes its mean over all streams, which only one process sees"
-    # Elsewhere there is no fork, or (macOS) its system libraries do not bear it.
-    return None if sys.platform.startswith("linux") else "that is for Linux only"
 
 
 class _Team:
@@ -113,7 +111,7 @@ class _Team:
         ]
         self._share_states()
         self._text = _shared(np.zeros((2, network.time_steps, network.streams), np.int64))
-        with _uninterrupted():
+        with _uninterrupted():  # which they inherit, and keep: the first process decides when to stop
             for part in self._parts:
                 self._workers.append(_Worker(network, part, self._text))
 
@@ -193,11 +191,9 @@ class _Worker:
 
 def _work(network, part, text, gradients, pipe):
     """What a worker does until the other end of ``pipe`` is closed, or its process has ended."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the first process decides
     _let_go_of_files(pipe.fileno())
     network.parameters.move_gradients(gradients)
-    with network.part_of_streams(part), np.errstate(over="ignore", invalid="ignore"):
+    with network.part_of_streams(part):
         while True:
             try:
                 random = pipe.recv()
@@ -231,8 +227,8 @@ def _let_go_of_files(kept):
 
 @contextmanager
 def _uninterrupted():
-    """While it lasts, Ctrl-C waits: a process that has started must not be lost before it is noted."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """While it lasts, signals to stop wait: a process that has started must not be lost before it is noted."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -4,16 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import LAYERS, command, environment, heard_signals, text, write_cfg, write_text
+from runs import LAYERS, bytes_of, command, environment, heard_signals, run, text, write_cfg, write_text
 
 from pydarknet import load_network
 from pydarknet.errors import InputError, TrainingError
 from pydarknet.system.locks import Lock
 from pydarknet.text.corpus import Corpus
+from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
 from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import Validation
@@ -189,6 +193,77 @@ def test_a_worker_that_is_killed(tmp_path):
         trainer.step()  # with new ones
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_leaves_signals_to_the_first_process(tmp_path, number):
+    with trainer_of(tmp_path, 3) as trainer:
+        trainer.step()
+        pids = workers_of(trainer.train_call)
+        for pid in pids:
+            os.kill(pid, number)
+        trainer.step()
+        assert workers_of(trainer.train_call) == pids
+
+
+def test_without_proc(tmp_path, monkeypatch):
+    """As in a container that has none: what a worker inherits is let go of all the same."""
+    listed = os.listdir
+
+    def no_proc(path="."):
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", no_proc)
+    reader, writer = os.pipe()
+    with trainer_of(tmp_path, 2) as trainer, open(reader, "rb") as file:
+        trainer.step()
+        os.close(writer)
+        assert file.read() == b""  # the worker has no copy that would hold the pipe open
+        trainer.step()
+
+
+def test_without_forks(tmp_path, monkeypatch):
+    runs = []
+    for count in (1, 2):
+        if count == 2:
+            monkeypatch.setattr(sys, "platform", "darwin")
+        context = trainer_of(tmp_path, count)
+        with pytest.warns(UserWarning, match="on Linux only: training goes on in one process") if count == 2 else nullcontext():
+            trainer = context.__enter__()
+        runs.append(trainer.step())
+        context.__exit__(None, None, None)
+    assert runs[0].loss == runs[1].loss
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who has no other process")
+def test_no_more_processes_allowed():
+    """`ulimit -u 1`: the run goes on in one process, with a warning."""
+    program = """if True:
+        import os, resource, sys
+        # All at once: another user may not read root's files.
+        import encodings.ascii, multiprocessing.connection, multiprocessing.popen_fork, tqdm, pydarknet.cli.train
+        from pydarknet.cli import main
+        os.setuid(65534)
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        sys.exit(main(sys.argv[1:]))
+    """
+    arguments = "train tiny.cfg text.bin --processes 2 --max-batches 3".split()
+    with tempfile.TemporaryDirectory() as open_to_all:  # pytest's own folders are not
+        write_cfg(open_to_all), write_text(open_to_all)
+        os.chmod(open_to_all, 0o777)
+        result = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=open_to_all,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert result.returncode == 0, result.stderr
+    assert "warning: cannot start a process to share the work: Resource temporarily unavailable" in result.stderr
+    assert result.stdout == "Saved backup/tiny_final.weights\n"
+
+
 def test_an_error_in_a_worker(tmp_path):
     with trainer_of(tmp_path, 2) as trainer:
         call = trainer.network.train_call
@@ -230,15 +305,33 @@ def start_run(folder, **options):
     return process
 
 
-def test_ctrl_c_stops_all(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_to_all_stops_all(tmp_path, number, code):
     process = start_run(tmp_path, start_new_session=True)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of the group
+    os.killpg(process.pid, number)  # as a terminal sends it: to all of the group
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert errors.endswith("the same command with --resume goes on\n")
     assert "Traceback" not in errors
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_a_run_whose_worker_is_killed_saves_and_says_how_to_go_on(tmp_path):
+    process = start_run(tmp_path)
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    os.kill(children[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors
+    saved, last = errors.splitlines()[-2:]
+    at = read_checkpoint(tmp_path / "backup/tiny.checkpoint").facts["iteration"]
+    assert at >= 3
+    assert saved == f"pydarknet: saved backup/tiny.backup after iteration {at}: the same command with --resume goes on"
+    assert last == "pydarknet: a process that shared the work has ended (exit code -9); --processes 1 does without"
+    more = ("train", "tiny.cfg", "text.bin", "--processes", 2, "--max-batches", at + 5)
+    assert run(*more, "--resume", cwd=tmp_path).returncode == 0
+    assert run(*more, "--srand", 1, "--backup", "whole", cwd=tmp_path).returncode == 0
+    assert bytes_of(tmp_path / "whole")["tiny.checkpoint"] == bytes_of(tmp_path / "backup")["tiny.checkpoint"]
 
 
 def test_a_killed_run_holds_nothing_back(tmp_path):
