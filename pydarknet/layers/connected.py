@@ -31,6 +31,7 @@ class Connected(Layer):
         prefix = name and f"{name}."
         self.activation = get_activation(activation)
         self.weights = self._parameter(f"{prefix}weights", (outputs, inputs), decayed=True)
+        self.input_weights = self.weights
         self.biases = self._parameter(f"{prefix}biases", (outputs,), decayed=False)
         self.norm = BatchNorm(self, f"{prefix}norm", outputs) if batch_normalize else None
         self.matrices[name or self.type] = Matrix(name, self.weights, self.biases, self.norm)

@@ -47,12 +47,12 @@ class Parameter(Statistic):
     """A named array that training moves, and its gradient of the same shape.
 
     ``decayed`` says whether weight decay pulls it towards zero: Darknet decays weight matrices,
-    never biases or scales (``update_connected_layer``).
+    never biases or scales (``update_connected_layer``). ``rate`` is a factor on the layer's own.
     """
 
     def __init__(self, name, shape, decayed, dtype=np.float32, initial=0):
         super().__init__(name, shape, dtype, initial)
-        self.decayed = decayed
+        self.decayed, self.rate = decayed, 1.0
         self._gradient = None
 
     @property
@@ -78,7 +78,7 @@ class Group:
 
     run: slice
     decayed: bool
-    learning_rate: float  # Darknet's `learning_rate` of a layer: a factor on the network's rate
+    learning_rate: float  # a factor on the network's rate: Darknet's `learning_rate` of a layer, times the parameter's own
 
 
 class ParameterBlock:
@@ -90,7 +90,7 @@ class ParameterBlock:
     """
 
     def __init__(self, layers, dtype):
-        owned = [(p, layer.learning_rate) for layer in layers for p in layer.parameters]
+        owned = [(p, layer.learning_rate * p.rate) for layer in layers for p in layer.parameters]
         owned.sort(key=lambda pair: (not pair[0].decayed, pair[1]))  # stable: cfg order within a group
         self._parameters = [p for p, _ in owned]
         self.groups = []

@@ -9,7 +9,7 @@ from pydarknet import Corpus, Trainer
 from pydarknet.darknet.cfg import parse_cfg_text
 from pydarknet.errors import CfgError
 from pydarknet.layers.registry import LAYERS, UNSUPPORTED, section_types
-from pydarknet.network import Network
+from pydarknet.network import Network, load_network
 
 END = "[connected]\noutput=5\nactivation=linear\n[softmax]\n"
 
@@ -118,3 +118,25 @@ def test_every_name_has_its_type(name, type_):
 def test_a_section_that_is_no_layer_is_named(name, said):
     with pytest.raises(CfgError, match=said):
         build(f"[{name}]\noutput=4\n")
+
+
+@pytest.mark.parametrize(
+    ("section", "matrix"), [("lstm", "U"), ("gru", "U"), ("rnn", "input.weights"), ("connected", "weights")]
+)
+def test_input_rate_is_a_factor_on_the_rate_of_the_input_matrix_alone(tmp_path, section, matrix):
+    layers = f"[{section}]\noutput=6\nactivation=tanh\nlearning_rate=.5\n{{}}[connected]\noutput=6\n[softmax]\n"
+    layers = layers if section in ("rnn", "connected") else layers.replace("activation=tanh\n", "")
+    steps = []
+    for number, factor in enumerate(("", "input_rate=3\n")):
+        path = tmp_path / f"{number}.cfg"
+        path.write_text("[net]\ninputs=6\ndecay=0\nlearning_rate=.1\n" + layers.format(factor))
+        network = load_network(path, srand=1, dtype="float64")
+        before = {p.name: p.value.copy() for p in network.layers[0].parameters}
+        symbols = np.arange(6)[:, None]
+        network.train_call(symbols, symbols[::-1])
+        network.optimizer_options.make(network.parameters).update(network.parameters, 0.1, 6)
+        steps.append({p.name: p.value - before[p.name] for p in network.layers[0].parameters})
+    plain, fast = steps
+    for name in plain:
+        np.testing.assert_allclose(fast[name], plain[name] * (3 if name == matrix else 1), rtol=1e-9, atol=1e-12)  # rounding
+    assert abs(plain[matrix]).max() > 1e-6
