@@ -5,7 +5,7 @@ See :mod:`pydarknet.layers.layer` for the legend (T steps, B streams, V symbols,
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -374,23 +374,27 @@ class Network:
 
 
 def load_network(
-    cfg: Path,
+    cfg: Path | Cfg,
     weights: Path | None = None,
     batch: int | None = None,
     time_steps: int | None = None,
     dialect: Dialect | str | None = None,
     srand: int | None = None,
     dtype: DTypeLike = np.float32,
+    settings: Iterable[str] = (),
 ) -> Network:
-    """The network of the cfg file ``cfg``, with the weights file ``weights`` when one is given.
+    """The network of ``cfg``, a file or a :class:`~pydarknet.darknet.cfg.Cfg`, with the weights file ``weights`` if given.
 
     ``batch`` is the number of streams of a call, in place of the cfg's batch / subdivisions, and
     ``time_steps`` the number of steps. ``dialect`` ("pjreddie" or "alexeyab") overrides what the
-    header of the weights says. ``srand`` seeds the initial weights and the dropout. Unknown keys of
+    header of the weights says. ``srand`` seeds the initial weights and the dropout. ``settings`` take the place of
+    the cfg's options: ``["net.learning_rate=.002"]`` (:meth:`pydarknet.darknet.cfg.Cfg.set`). Unknown keys of
     the cfg are warned about (CfgWarning). Raises CfgError, WeightsError or InputError.
     """
     dialect = as_dialect(dialect)
-    parsed = parse_cfg(cfg)
+    parsed = cfg if isinstance(cfg, Cfg) else parse_cfg(cfg)
+    for setting in settings:
+        parsed.set(setting)
     written_by = dialect or (read_header(weights).dialect if weights is not None else PJREDDIE)
     network = Network(parsed, batch, time_steps, written_by, srand, dtype)
     if weights is not None:

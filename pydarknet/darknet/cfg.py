@@ -26,6 +26,7 @@ from pydarknet.system.files import open_regular, show, why
 
 NET = ("net", "network")  # the first section; the others are layers, whose names pydarknet.layers.registry knows
 
+SET = 0  # in place of a line: the option comes from a setting
 MAX_FILE_BYTES = 16 << 20  # a cfg has a few kilobytes: more is some other file, given by mistake
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1  # Darknet keeps whole numbers in a C int
 FLOAT_MAX = (2 - 2**-23) * 2.0**127  # and fractions in a C float
@@ -48,7 +49,7 @@ class Section:
     name: str  # as written, without brackets: "network", "conn", ...
     path: str
     line: int  # of the header
-    options: dict[str, tuple[str, int]] = field(default_factory=dict)  # key -> value, line
+    options: dict[str, tuple[str, int]] = field(default_factory=dict)  # key -> value, line (SET: of a setting, not of the file)
     asked: set[str] = field(default_factory=set)  # every key that was read or ignored
 
     def error(self, message: str, key: str | None = None) -> CfgError:
@@ -110,7 +111,8 @@ class Section:
 
     def _place(self, key: str | None = None) -> str:
         line = self.options[key][1] if key in self.options else self.line
-        return f"{self.path}:{line}: [{_shown(self.name)[1:-1]}]"
+        file = "--set" if line == SET else f"{self.path}:{line}"
+        return f"{file}: [{_shown(self.name)[1:-1]}]"
 
     def _items(self, key: str) -> list[str]:
         value = self.text(key)
@@ -153,14 +155,49 @@ class Cfg:
     path: str
     net: Section
     layers: list[Section]
+    settings: list[str] = field(default_factory=list)  # what :meth:`set` was given
+
+    def set(self, setting: str) -> None:
+        """Put an option in the place of the file's: ``net.learning_rate=.002``, ``lstm.output=256``, ``0.output=256``.
+
+        The section is ``net``, a name, which means all sections of that name, or the number of a layer, from 0. Raises
+        CfgError for what is no setting, and for a section that is not there.
+        """
+        place, _, value = setting.replace(" ", "").replace("\t", "").partition("=")
+        name, _, key = place.partition(".")
+        if not (name and key and value) or "\n" in setting or "\r" in setting or "\0" in setting:
+            raise CfgError(f"--set {_shown(setting)}: is not SECTION.KEY=VALUE, such as net.learning_rate=.002")
+        sections = [self.net] if name in NET else [section for section in self.layers if section.name == name]
+        if name.isdecimal() and int(name[:9]) < len(self.layers):
+            sections = [self.layers[int(name[:9])]]
+        if not sections:
+            names = ", ".join(dict.fromkeys(section.name for section in (self.net, *self.layers)))
+            raise CfgError(
+                f"--set {_shown(setting)}: {show(self.path)} has no such section: it has {_shown(names)[1:-1]}, "
+                f"and layers 0 to {len(self.layers) - 1}"
+            )
+        for section in sections:
+            section.options[key] = value, SET
+        self.settings.append(setting)
+
+    def as_text(self) -> str:
+        """A cfg of the same meaning, settings included: no comments, a blank line between sections."""
+        sections = ([f"[{section.name}]", *(f"{key}={value}" for key, (value, _) in section.options.items())]
+                    for section in (self.net, *self.layers))  # fmt: skip
+        return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
     def warn_unused(self) -> None:
-        """Warn of every key that nobody asked for, after Darknet's ``option_unused``; call it when all is read."""
+        """Warn of every key that nobody asked for, after Darknet's ``option_unused``; call it when all is read.
+
+        Raises CfgError for one that was set on purpose, by :meth:`set`.
+        """
         for section in [self.net, *self.layers]:
-            for key, _ in section.unused():
+            for key, line in section.unused():
                 near = difflib.get_close_matches(key[:40], section.asked, n=1)
                 hint = f": is it {near[0]!r} that you mean?" if near else ""
                 value = section.options[key][0]
+                if line == SET:
+                    raise section.error(f"has no key {_shown(key)}{hint}", key)
                 _warn(f"{section._place(key)} Unused field: {_shown(f'{key} = {value}')}{hint}")
 
 
