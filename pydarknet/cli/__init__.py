@@ -20,7 +20,7 @@ from pydarknet.cli.streams import drop, prepare_streams, tell, write_error
 from pydarknet.errors import CfgWarning, PydarknetError
 
 SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has it}
-    "Train": {"train": "train", "corpus": "corpus"},
+    "Train": {"train": "train", "new": "new", "corpus": "corpus"},
     "Write": {"generate": "generate", "generatetactic": "generate"},
     "See": {"look": "look", "plot": "plot", "report": "plot"},
     "Measure": {"valid": "valid", "validtactic": "valid", "score": "score", "vec": "vec"},

@@ -109,6 +109,13 @@ def _passed_over(ctx, parameter, value):
         tell(f"warning: -file {value} is passed over, as in Darknet: `rnn {ctx.info_name}` reads standard input")
 
 
+def _train(paths, **others):
+    """The first path is the cfg, whatever its name: Darknet chooses no network."""
+    if not paths:
+        raise click.UsageError("Missing argument 'CFG'.")
+    return train.callback(paths=paths[1:], cfg=paths[0], **others)
+
+
 def _generate(seed, seed_file, tokens_file, **others):
     """To Darknet each byte of the seed is a symbol, of a vocabulary also."""
     if tokens_file is not None and seed_file is None:
@@ -116,7 +123,7 @@ def _generate(seed, seed_file, tokens_file, **others):
     return generate.callback(seed=seed, seed_file=seed_file, tokens_file=tokens_file, **others)
 
 
-_add(train, "cfg/rnn.cfg -file text.txt", text_file=DEFAULT_TEXT)
+_add(train, "cfg/rnn.cfg -file text.txt", _train, text_file=DEFAULT_TEXT)
 _add(
     generate,
     "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0",

@@ -14,9 +14,10 @@ import click
 from pydarknet.cli.commands import Choice
 from pydarknet.cli.streams import tell
 from pydarknet.darknet.dialect import Dialect
+from pydarknet.darknet.recipes import find
 from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import reported, show, why
-from pydarknet.system.kinds import WEIGHTS, is_kind
+from pydarknet.system.kinds import CFG, WEIGHTS, is_kind
 
 PATH = click.Path(path_type=str)
 SLOW = 1.0  # seconds, after which progress is shown
@@ -32,6 +33,15 @@ dialect_option = click.option(
     type=DIALECTS,
     default=None,
     help="Order and conventions of the weights file; by default its header says which fork wrote it.",
+)
+
+settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Put an option in the place of the cfg's: net.learning_rate=.002, lstm.output=256 (all of that name) or 0.output=256 "
+    "(layer 0). May be given several times.",
 )
 
 seed_option = click.option("-seed", "--seed", help="Text that is read first. Default: two line ends.")
@@ -54,6 +64,20 @@ def srand_option(what):
 
 def _unsigned(ctx, parameter, number):
     return None if number is None else number % 2**32  # as C's srand() takes it
+
+
+def check_name(ctx, parameter, name):
+    """A name that files can begin with: no folder in it."""
+    if name is not None and (not name.isprintable() or "/" in name or name in ("", ".", "..")):
+        raise click.BadParameter(f"{show(name)!r} cannot begin the name of a file: give a word without /", ctx, parameter)
+    return name
+
+
+def split_cfg(paths):
+    """Take the cfg out of the positional ``paths``: the first, if it is one, or is named like one or a recipe; else None."""
+    if paths and (paths[0].endswith(".cfg") or is_kind(paths[0], CFG) or (not os.path.lexists(paths[0]) and find(paths[0]))):
+        return paths[0], paths[1:]
+    return None, paths
 
 
 def split_weights(paths, weights):

@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
 
 import click
 
 from pydarknet.cli.commands import command
-from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
+from pydarknet.cli.options import PATH, check_name, dialect_option, settings_option, split_cfg, split_weights, srand_option
 from pydarknet.cli.report import JsonLog, make_report
 from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
@@ -21,6 +23,7 @@ from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
+from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe, measurements_every
 from pydarknet.training.trainer import Diverged, Trainer
 from pydarknet.training.validation import Validation
 
@@ -28,13 +31,12 @@ from pydarknet.training.validation import Validation
 @command(
     sections={
         "Text and weights": "text_file tokenized weights dialect clear resume",
-        "Length and files": "max_batches folder save_every overwrite",
+        "Length and files": "minutes max_batches settings folder name save_every overwrite",
         "Progress": "log_file log_every print_every quiet verbose",
         "Held-out text": "valid_file valid_fraction valid_every plateau patience",
     }
 )
-@click.argument("cfg", type=PATH)
-@click.argument("paths", metavar="[WEIGHTS] TEXT...", nargs=-1, type=PATH)
+@click.argument("paths", metavar="[CFG] [WEIGHTS] TEXT...", nargs=-1, type=PATH)
 @click.option(
     "-file", "--file", "text_file", type=PATH, help="The text, as Darknet spells it; then [WEIGHTS] may have any name."
 )
@@ -45,11 +47,18 @@ from pydarknet.training.validation import Validation
 )
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol, instead of bytes.")
 @click.option(
+    "--minutes",
+    type=click.FloatRange(0.1, 100000),
+    help="Without CFG: how long the run may take here, its preparation included (default: 5).",
+)
+@click.option(
     "--max-batches", type=click.IntRange(1, 2**31 - 1), help="Number of the last iteration, in place of the cfg's max_batches."
 )
+@settings_option
 @click.option(
     "--backup", "folder", type=PATH, default="backup", show_default=True, help="Folder for the weights, made when missing."
 )
+@click.option("--name", callback=check_name, help="Begin the names of the files with NAME, not with that of the cfg.")
 @click.option(
     "--save-every",
     type=click.IntRange(1),
@@ -98,15 +107,17 @@ from pydarknet.training.validation import Validation
 @srand_option("a run")
 @dialect_option
 def train(
-    cfg,
     paths,
     text_file,
     weights,
     clear,
     resume,
     tokenized,
+    minutes,
     max_batches,
+    settings,
     folder,
+    name,
     save_every,
     overwrite,
     log_file,
@@ -122,38 +133,49 @@ def train(
     processes,
     srand,
     dialect,
+    cfg=None,  # of `rnn train`
 ):
-    """Train the network of CFG on the text of one or more files or folders.
+    """Train a network on the text of one or more files or folders.
 
-    A first path named *.weights or *.backup is the weights file to start from, one named *.checkpoint a
-    run to go on with. The weights go to the folder `backup` under Darknet's names, with a checkpoint
-    beside them; files of an earlier run are kept under another name. Ctrl-C saves and stops; the same command with
+    Without CFG, a network is chosen that suits the text, this machine and the --minutes; it is written beside the weights,
+    and the end of the text is held out to measure it. A path behind CFG named *.weights or *.backup is the weights file to
+    start from, one named *.checkpoint a run to go on with. The weights go to the folder `backup` under Darknet's names, with a
+    checkpoint beside them; files of an earlier run are kept under another name. Ctrl-C saves and stops; the same command with
     --resume goes on.
 
-    Example: pydarknet train cfg/rnn.cfg data/stdlib.txt --valid-fraction .05
+    Example: pydarknet train novel.txt --minutes 10
     """
+    begun = time.perf_counter()
+    if cfg is None:
+        cfg, paths = split_cfg(paths)
     paths, start = _start_and_text(paths, text_file, weights)
-    _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience)
+    _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_every, plateau, patience)
 
+    base = name or base_name(cfg or paths[0])
     checkpoint = None
     if resume:
-        checkpoint = newest_checkpoint(folder, base_name(cfg), warn=lambda message: _say(f"warning: {message}"))
+        checkpoint = newest_checkpoint(folder, base, warn=lambda message: _say(f"warning: {message}"))
     elif start and _is_checkpoint(start):
         checkpoint, start = read_checkpoint(start), None
     if checkpoint:
         dialect = checkpoint.fact("dialect", str)
-    network = load_network(cfg, start, dialect=dialect, srand=srand)
+    corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, hold_out=cfg is None)
+    recipe, made = None, str(Path(folder) / f"{base}.cfg")
+    if cfg is None and not resume:
+        seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
+        recipe = make_recipe(corpus, len(held_out), seconds, processes)
+        if not quiet:
+            for line in recipe.why:
+                _say(line)
+    network = load_network(
+        cfg or (recipe.cfg(made) if recipe else made), start, dialect=dialect, srand=srand, settings=settings
+    )
     if clear:
         network.seen = 0
-    corpus = Corpus.open(paths, tokenized=tokenized)
-    validation = None
-    if valid_file or valid_fraction:
-        if valid_file:
-            held_out = Corpus.open(valid_file, tokenized=tokenized)
-        else:
-            corpus, held_out = corpus.split(valid_fraction)
-        validation = Validation(network, held_out, valid_every, patience, plateau)
-    inputs = [cfg, *corpus.names, *(validation.corpus.names if validation else ())]
+    if cfg is None and not valid_every:
+        valid_every = measurements_every(len(held_out), network.streams, network.time_steps)
+    validation = Validation(network, held_out, valid_every, patience, plateau) if held_out else None
+    inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
     if log_file:
         check_output(log_file, [*inputs, start] if start else inputs)
     sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
@@ -164,7 +186,9 @@ def train(
         if checkpoint:
             trainer.restore(checkpoint)
         with ExitStack() as stack:
-            backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite))
+            backups = stack.enter_context(
+                Backups(trainer, folder, save_every, resume, overwrite, base, cfg_to_save(network.cfg, recipe))
+            )
             for path in backups.planned():
                 check_output(path, inputs)
             stopped_by = stack.enter_context(stop_signals())
@@ -180,6 +204,7 @@ def _train(trainer, backups, reports, print_every, checkpoint, stopped_by):
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
     if backups.kept and not trainer.done:
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
+    backups.begin()
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
         step = _run(trainer, backups, [*reports, progress] if progress else reports, stopped_by)
     if not trainer.done:
@@ -217,19 +242,36 @@ def _start_and_text(paths, text_file, weights):
     return paths, weights
 
 
+def _texts(paths, tokenized, valid_file, valid_fraction, hold_out):
+    """The text to train on, and the one to measure by or None; with ``hold_out`` there is one in any case."""
+    corpus = Corpus.open(paths, tokenized=tokenized)
+    if valid_file:
+        return corpus, Corpus.open(valid_file, tokenized=tokenized)
+    if valid_fraction:
+        return corpus.split(valid_fraction)
+    if hold_out:
+        end = len(corpus) - held_out_of(len(corpus))
+        return corpus.slice(0, end), corpus.slice(end, len(corpus))
+    return corpus, None
+
+
 def _is_checkpoint(path):
     return path.endswith(".checkpoint") or is_kind(path, CHECKPOINT)
 
 
-def _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience):
+def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_every, plateau, patience):
     """What does not go together: it would have no effect, and nobody should find that out later."""
+    if cfg is None and start:
+        raise click.UsageError(f"the cfg that {show(start)} was trained with must stand before it: pydarknet train CFG ...")
+    if minutes and (cfg or resume):
+        raise click.UsageError("--minutes chooses a network: with a CFG or --resume, --max-batches N says how long to train")
     if resume and start:
         raise click.UsageError("--resume goes on from the checkpoint in the backup folder, so no weights can be given")
     if (resume or (start and _is_checkpoint(start))) and (clear or dialect):
         raise click.UsageError("-clear and --dialect are for weights: a checkpoint goes on as it was")
     if valid_file and valid_fraction:
         raise click.UsageError("--valid and --valid-fraction: give one of them")
-    if not (valid_file or valid_fraction) and (valid_every or plateau or patience):
+    if cfg and not (valid_file or valid_fraction) and (valid_every or plateau or patience):
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
 
 

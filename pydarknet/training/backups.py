@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pydarknet.errors import CheckpointError, TrainingError
-from pydarknet.system.files import check_writable, free_name, reported, show, why
+from pydarknet.system.files import check_writable, free_name, reported, show, why, write_atomically
 from pydarknet.system.locks import Lock
 from pydarknet.training.checkpoint import read_checkpoint, write_checkpoint
 from pydarknet.training.trainer import diverged
@@ -63,22 +63,25 @@ class Backups:
     With ``every`` both the backup and a kept file are written every so many iterations, else at
     Darknet's intervals. A run that does not continue the checkpoint in the folder (``resumed``) replaces nothing
     that an earlier one made, unless told to ``overwrite``: when it would, it first gives the file another name.
-    :attr:`kept` says which, name by name.
+    :attr:`kept` says which, name by name. ``name`` takes the place of BASE. With ``cfg_text``,
+    :meth:`begin` puts a cfg of that text beside the weights, as ``BASE.cfg``: for a network that is not that of a file.
 
     Raises TrainingError when another run is using the folder for the same BASE, or when what the run is going to write
     could not be written: before the training, not after it.
     """
 
-    def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False):
+    def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None):
         self.trainer = trainer
         self.folder = Path(folder)
-        self.base = base_name(trainer.network.cfg.path)
+        self.base = name or base_name(trainer.network.cfg.path)
         self.backup_every = every or BACKUP_EVERY
         self.keep_every = every or KEEP_EVERY
         self.checkpoint = self.folder / f"{self.base}.checkpoint"
         self.backup = self.folder / f"{self.base}.backup"
         self.best = self.folder / f"{self.base}_best.weights"
         self.final = self.folder / f"{self.base}_final.weights"
+        self.cfg = self.folder / f"{self.base}.cfg" if cfg_text is not None else None
+        self._cfg_text = cfg_text and cfg_text.encode("utf-8", "surrogateescape")
         self._saved = None  # the iteration of the last checkpoint
         self.kept: dict[Path, Path] = {}
         self._lock = self._locked()
@@ -97,6 +100,18 @@ class Backups:
 
     def __exit__(self, *_):
         self._lock.close()
+
+    def begin(self):
+        """Write ``BASE.cfg``, if there is one to write. Raises TrainingError."""
+        if self.cfg is None or self._cfg_is_there():
+            return
+        self._make_way(self.cfg)
+        with reported(TrainingError, self.cfg, "cannot save the cfg"):
+            write_atomically(self.cfg, [self._cfg_text])
+
+    def _cfg_is_there(self):
+        with reported(TrainingError, self.cfg, "cannot read this cfg"):
+            return self.cfg.is_file() and self.cfg.read_bytes() == self._cfg_text
 
     def after(self, step):
         """Save what is due after ``step`` (:class:`~pydarknet.training.trainer.Step`). Raises what :meth:`save` does."""
@@ -170,6 +185,8 @@ class Backups:
         if resumed:
             return {path: free_name(path) for path in [self.final] if path.is_file()}
         names = {path: free_name(path) for path in self.planned() if path.is_file()}
+        if self.cfg in names and self._cfg_is_there():
+            del names[self.cfg]
         if self.checkpoint in names:
             names[self.checkpoint] = self._name_of_earlier_checkpoint()
         return names
@@ -181,7 +198,8 @@ class Backups:
         present = [
             path for path in self.folder.iterdir() if (found := numbered.fullmatch(path.name)) and self._due(int(found[1]))
         ]
-        return [self.checkpoint, self.backup, self.final, *best, *present]
+        cfg = [self.cfg] if self.cfg is not None else []
+        return [self.checkpoint, self.backup, self.final, *best, *cfg, *present]
 
     def _due(self, iteration):
         return iteration % self.keep_every == 0 and self.trainer.iteration < iteration <= self.trainer.max_batches

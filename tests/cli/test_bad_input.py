@@ -214,7 +214,8 @@ def test_checkpoints(here):
 
 def test_folders_for_files(here):
     os.mkdir("folder.weights"), os.mkdir("folder.checkpoint")
-    refused(here, "text.bin", cfg="backup", says="backup: is a directory: give a cfg file inside it")
+    os.mkdir("folder.cfg")
+    refused(here, "text.bin", cfg="folder.cfg", says="folder.cfg: is a directory: give a cfg file inside it")
     refused(here, "folder.weights", "text.bin", says="folder.weights: cannot read the weights: a folder, pipe or device")
     refused(here, "--weights", "backup", "text.bin", says="backup: cannot read the weights: a folder")
     refused(here, "folder.checkpoint", "text.bin", says="folder.checkpoint: cannot read the checkpoint: a folder")

@@ -8,6 +8,7 @@ from pydarknet.cli import COMMANDS
 
 LINES = {  # of every command: words, and what it writes
     "corpus": ("stdlib out.txt --max-bytes 5000", {"out.txt"}),
+    "new": ("new.cfg --text text.bin --minutes .1", {"new.cfg"}),
     "train": ("tiny.cfg text.bin --log log.jsonl", {"backup", "log.jsonl"}),
     "generate": ("net.cfg net.weights -len 20 --seed-file proof.txt", set()),
     "generatetactic": ("net.cfg net.weights proof.txt -len 20", set()),

@@ -1,0 +1,53 @@
+"""``pydarknet new``: a cfg that suits a text and this machine, without training."""
+
+import os
+import shlex
+import time
+
+import click
+
+from pydarknet.cli.commands import command
+from pydarknet.cli.options import PATH, settings_option
+from pydarknet.cli.streams import tell
+from pydarknet.errors import InputError
+from pydarknet.system.files import check_output, reported, show, write_atomically
+from pydarknet.text.corpus import Corpus
+from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe
+
+
+@command()
+@click.argument("cfg", type=PATH)
+@click.option(
+    "--text", "texts", type=PATH, multiple=True, required=True, help="The text, a file or folder; several are joined."
+)
+@click.option(
+    "--minutes", type=click.FloatRange(0.1, 100000), default=MINUTES, show_default=True, help="How long a run may take here."
+)
+@click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol, instead of bytes.")
+@settings_option
+@click.option("--overwrite", is_flag=True, help="Replace CFG if it is there.")
+def new(cfg, texts, minutes, tokenized, settings, overwrite):
+    """Write a CFG that suits a text, this machine and the time that you give it.
+
+    Candidates are tried for a few seconds, and what is chosen, and why, stands at the top of the file. `pydarknet train TEXT`
+    does the same and trains at once. The last part of the text, as long as that command would hold out, is left out of account.
+
+    Example: pydarknet new my.cfg --text novel.txt --minutes 60
+    """
+    begun = time.perf_counter()
+    check_output(cfg, texts)
+    if os.path.lexists(cfg) and not overwrite:
+        raise InputError(f"{show(cfg)}: is there already: give another name, or --overwrite to replace it")
+    corpus = Corpus.open(texts, tokenized=tokenized)
+    held_out = held_out_of(len(corpus))
+    seconds = minutes * 60 - (time.perf_counter() - begun)
+    recipe = make_recipe(corpus.slice(0, len(corpus) - held_out), held_out, seconds)
+    parsed = recipe.cfg(cfg)
+    for setting in settings:
+        parsed.set(setting)
+    with reported(InputError, cfg, "cannot write the cfg"):
+        write_atomically(cfg, [(cfg_to_save(parsed, recipe) or "").encode()])
+    for line in recipe.why:
+        tell(line)
+    words = ["pydarknet", "train", cfg, *texts, "--valid-fraction", f"{held_out / len(corpus):.3g}"]
+    click.echo(f"Wrote {show(cfg)}; train it with: {show(shlex.join(words))}")

@@ -1,0 +1,232 @@
+"""A cfg made for a text, a machine and a time: what ``pydarknet train novel.txt`` trains.
+
+The size is the one thing that must fit all three. A larger layer learns more from a character, and sees fewer of them in
+the same time; and a text that is read too often is learned by heart. :func:`expected_loss` says what a size comes to after
+so many characters of such a text; a trial says how many this machine can do; the size with the lowest expected loss is
+taken. Streams, rates and dropout follow from it. docs/recipes.md shows the measurements behind every number here.
+"""
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+from pydarknet.darknet.cfg import Cfg, parse_cfg_text
+from pydarknet.errors import TextError
+from pydarknet.network import Network
+from pydarknet.sharing import sharing_in_processes, sharing_of_training
+from pydarknet.system.files import show
+from pydarknet.text.corpus import Corpus
+from pydarknet.training.processes import stream_processes
+from pydarknet.training.trainer import Trainer
+from pydarknet.training.validation import SHARE_OF_TIME
+
+MINUTES = 5.0  # that a run takes unless it is told otherwise
+SIZES = 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024
+STEPS = 64
+STREAMS, MORE_STREAMS = (8, 16, 32, 64), (2e6, 12e6, 50e6)  # and from how many characters on there are more
+INPUT_RATE, OUTPUT_RATE = 5.0, 3.0  # factors on the rate
+SIZE, TRAINED = (1.8, 0.2), (307.0, 0.5)  # of expected_loss: factor and exponent
+LARGEST = 0.4  # units of a layer, by the square root of the text's length
+HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
+MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
+TRYING = 0.05  # that goes into trying sizes, about
+SCAN_AT_ONCE = 1 << 20  # symbols
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network of one GRU and how to train it: the numbers of a cfg, under their names there, and ``why`` in three lines."""
+
+    inputs: int
+    output: int
+    streams: int
+    dropout: float
+    learning_rate: float
+    max_batches: int
+    why: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """The cfg, commented."""
+        lines = [
+            *(f"# {line}" for line in self.why),
+            "[net]",
+            f"inputs={self.inputs}",
+            "# So many streams read the text side by side; time_steps characters of each make an update.",
+            f"batch={self.streams}",
+            f"time_steps={STEPS}",
+            "# The streams begin at equal distances and never jump: all of the text is read equally often.",
+            "jump=0",
+            "adam=1",
+            "B2=.99",
+            "decay=0",
+            "clip_norm=1",
+            "# The rate rises over the first updates, and falls to nothing until the last.",
+            f"learning_rate={self.learning_rate:.3g}",
+            "policy=cosine",
+            f"burn_in={max(1, min(100, self.max_batches // 20))}",
+            "power=1",
+            f"max_batches={self.max_batches}",
+            "",
+            "[gru]",
+            f"output={self.output}",
+            "tanh=1",
+            "# A symbol's column of the input matrix learns only where that symbol stands: it takes larger steps.",
+            f"input_rate={INPUT_RATE:g}",
+            "",
+            *(["[dropout]", f"probability={self.dropout:.2g}", ""] if self.dropout else []),
+            "[connected]",
+            f"output={self.inputs}",
+            "activation=linear",
+            f"learning_rate={OUTPUT_RATE:g}",
+            "",
+            "[softmax]",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def cfg(self, path: str) -> Cfg:
+        """The cfg as if it had been read at ``path``."""
+        return parse_cfg_text(self.text(), path)
+
+
+def make_recipe(corpus: Corpus, held_out: int, seconds: float, processes: int | None = None) -> Recipe:
+    """The :class:`Recipe` for training on ``corpus`` here for ``seconds``, measured by ``held_out`` other characters.
+
+    The sizes are tried one after the other, from the smallest, until they are too large for the time. ``processes`` is
+    how many share out the streams, by default as many as are faster. Raises TextError for a text that is too short.
+    """
+    begun = time.perf_counter()
+    length, inputs = len(corpus), vocabulary(corpus)
+    if length <= STEPS:
+        raise TextError(
+            f"{corpus.locate(0)}: {length} symbols are too few to choose a network by; give a longer text, or a cfg"
+        )
+    tried: list[_Tried] = []
+    streams = STREAMS[0]
+    for output in SIZES:
+        tried.append(_try(corpus, inputs, output, streams, seconds, processes))
+        streams = tried[-1].streams_for_it
+        if output > 2 * min(tried).output:  # far beyond the best
+            break
+    best = min(tried)
+    if best.streams != best.streams_for_it:
+        best = _try(corpus, inputs, best.output, best.streams_for_it, seconds, processes)
+    seconds -= time.perf_counter() - begun
+    best.characters = int(best.speed * seconds * (1 - MEASURING))
+    recipe = best.recipe()
+    return replace(recipe, why=_why(corpus, held_out, recipe, best, tried))
+
+
+@dataclass
+class _Tried:
+    """A size that has been tried: ``speed`` in characters a second, ``characters`` in the time that there is."""
+
+    length: int
+    inputs: int
+    output: int
+    streams: int
+    speed: float
+    characters: int
+
+    @property
+    def expected(self):
+        return expected_loss(self.output, self.characters, self.length)
+
+    def __lt__(self, other):
+        return self.expected < other.expected
+
+    @property
+    def streams_for_it(self):
+        return streams_of(self.characters)
+
+    def recipe(self):
+        parameters = 3 * self.output * (self.output + self.inputs) + self.output * self.inputs
+        drop = dropout(parameters, self.characters / self.length, self.length)
+        max_batches = max(1, self.characters // (self.streams * STEPS))
+        return Recipe(self.inputs, self.output, self.streams, drop, learning_rate(self.output), max_batches)
+
+
+def _try(corpus, inputs, output, streams, seconds, processes):
+    """Train a network of that size for a moment."""
+    network = Network(Recipe(inputs, output, streams, 0.0, 1e-6, 10**6).cfg("recipe.cfg"), srand=1)
+    sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
+    with stream_processes(network, sharing.processes) as train_call:
+        steps = Trainer(network, corpus, srand=1, train_call=train_call).run()
+        for _ in range(2):  # which take memory, and start the processes
+            next(steps)
+        begun, count = time.perf_counter(), 0
+        while count < 3 or time.perf_counter() - begun < seconds * TRYING / len(SIZES):
+            next(steps)
+            count += 1
+        speed = count * streams * STEPS / (time.perf_counter() - begun)
+    return _Tried(len(corpus), inputs, output, streams, speed, int(speed * seconds))
+
+
+def _why(corpus, held_out, recipe, best, tried):
+    passes = best.characters / len(corpus)
+    others = ", ".join(f"{t.output} would do {t.speed:,.0f}" for t in tried if t.output in _neighbours(best.output))
+    return (
+        f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
+        f"a GRU of {best.output} trains {best.speed:,.0f} characters a second here, {passes:.2g} times the text ({others}): "
+        "the lowest loss to expect",
+        f"for it {recipe.max_batches:,} iterations of {recipe.streams} streams, rate {recipe.learning_rate:.2g}, "
+        f"dropout {recipe.dropout:.2g}",
+    )
+
+
+def _neighbours(output):
+    at = SIZES.index(output)
+    return SIZES[max(0, at - 1) : at + 2]
+
+
+def expected_loss(output: int, characters: float, length: int) -> float:
+    """What a GRU of ``output`` units comes to that was trained on so many ``characters`` of a text of ``length``.
+
+    In nats a character, up to a constant of the text: only differences mean something. Fitted to runs of 96 to 256 units and
+    one to three million characters; a layer that is large for its text learns it by heart, so its size is bounded.
+    """
+    too_large = max(0.0, output / (LARGEST * length**0.5) - 1)
+    return SIZE[0] * output ** -SIZE[1] + TRAINED[0] * characters ** -TRAINED[1] + too_large
+
+
+def streams_of(characters: float) -> int:
+    """How many streams suit a run: few while there are few updates, as each of the first teaches much."""
+    return STREAMS[sum(characters > limit for limit in MORE_STREAMS)]
+
+
+def learning_rate(output: int) -> float:
+    """Adam's rate: lower for a larger layer, whose products add up more terms."""
+    return 0.008 * (160 / output) ** 0.6
+
+
+def dropout(parameters: int, passes: float, length: int) -> float:
+    """The share of the layer's outputs to drop: more, the more often ``parameters`` that are many for the text read it."""
+    learned_by_heart = parameters * passes / length
+    return round(min(max(0.05 + 0.116 * math.log(learned_by_heart / 0.7), 0.0), 0.5), 2)
+
+
+def held_out_of(length: int) -> int:
+    """How many characters at the end of a text of ``length`` are held out where the user does not say."""
+    return min(max(length // 20, min(HELD_OUT[0], length // 10)), HELD_OUT[1])
+
+
+def measurements_every(held_out: int, streams: int, time_steps: int) -> int:
+    """The interval of measurements, in iterations, that keeps them to :data:`MEASURING` of the time."""
+    return max(20, math.ceil(held_out * SHARE_OF_TIME / (streams * time_steps * MEASURING)))
+
+
+def vocabulary(corpus: Corpus) -> int:
+    """The symbols that a network of this text needs: of bytes 128 if all are ASCII, else 256; of tokens the largest and one."""
+    if corpus.max_symbol != 255:
+        return corpus.max_symbol + 1
+    for start in range(0, len(corpus), SCAN_AT_ONCE):
+        if corpus.symbols(start, min(SCAN_AT_ONCE, len(corpus) - start)).max() >= 128:
+            return 256
+    return 128
+
+
+def cfg_to_save(cfg: Cfg, recipe: Recipe | None) -> str | None:
+    """The text of a cfg to keep beside the weights: of a recipe, or of one with settings; None where the cfg's file will do."""
+    if not cfg.settings:
+        return recipe.text() if recipe else None
+    origin = recipe.why if recipe else [show(cfg.path)]
+    return "".join(f"# {line}\n" for line in (*origin, *(f"--set {show(setting)}" for setting in cfg.settings))) + cfg.as_text()

@@ -1,0 +1,185 @@
+"""A network chosen for a text: ``train`` without a cfg, ``new``; and ``--set`` and ``--name``."""
+
+import json
+import time
+
+import pytest
+from command_line import done, run
+from runs import text, write_cfg
+
+from pydarknet import Corpus, load_network
+from pydarknet.training import recipe as recipes
+from pydarknet.training.recipe import (
+    dropout,
+    held_out_of,
+    learning_rate,
+    make_recipe,
+    measurements_every,
+    streams_of,
+    vocabulary,
+)
+
+SHORT = ("--set", "net.max_batches=20", "--processes", "1", "-srand", "1")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipes, "SIZES", (8, 12, 16))
+    (tmp_path / "novel.txt").write_bytes(bytes(32 + byte for byte in text(40000)))
+    return tmp_path
+
+
+def test_a_text_is_enough(here):
+    result = run("train", "novel.txt", "--minutes", ".1", *SHORT)
+    assert result.code == 0, result
+    told = result.err.splitlines()
+    assert told[0] == "pydarknet: novel.txt: 36,000 characters to learn from, 4,000 held out"
+    assert "a GRU of " in told[1] and "iterations of 8 streams" in told[2]
+    assert b"Best on the held-out text: backup/novel_best.weights" in result.out
+    cfg = (here / "backup/novel.cfg").read_text()
+    assert cfg.startswith("# novel.txt: 36,000") and "# --set net.max_batches=20\n" in cfg and "\nmax_batches=20\n" in cfg
+    network = load_network("backup/novel.cfg", "backup/novel_final.weights")
+    assert network.inputs == 128 and network.schedule.max_batches == 20
+    assert done("generate", "backup/novel.cfg", "backup/novel_final.weights", "-len", "10")
+
+
+def test_the_chosen_run_goes_on_exactly(here):
+    assert run("train", "novel.txt", "--minutes", ".1", *SHORT).code == 0
+    cfg = (here / "backup/novel.cfg").read_bytes()
+    whole = (here / "backup/novel_final.weights").read_bytes()
+    again = ("train", "backup/novel.cfg", "novel.txt", "--backup", "again", "--valid-fraction", ".1", "--valid-every", "20")
+    options = ("--processes", "1", "-srand", "1")
+    assert run(*again, *options, "--max-batches", "10").code == 0  # its rate falls towards 10, so this is another run
+    assert run("train", "novel.txt", "--resume", "--max-batches", "30", *options).code == 0
+    assert (here / "backup/novel.cfg").read_bytes() == cfg
+    assert (here / "backup/novel_final.1.weights").read_bytes() == whole
+    assert load_network("backup/novel.cfg", "backup/novel_final.weights").seen == 30 * 8 * 64
+
+
+def test_an_earlier_cfg_is_kept(here):
+    assert run("train", "novel.txt", "--minutes", ".1", *SHORT).code == 0
+    before = (here / "backup/novel.cfg").read_bytes()
+    result = run("train", "novel.txt", "--minutes", ".1", "--set", "net.max_batches=3", "--processes", "1")
+    assert result.code == 0 and "novel.cfg as novel.1.cfg" in result.err
+    assert (here / "backup/novel.1.cfg").read_bytes() == before
+    cfg = (here / "backup/novel.cfg").read_bytes()
+    assert b"max_batches=3\n" in cfg
+    words = ("train", "backup/novel.1.cfg", "novel.txt", "--name", "novel", "--set", "net.max_batches=20")
+    assert run(*words, "--processes", "1").code == 0, "the one it goes by is written again under the name of the run"
+    assert (here / "backup/novel.2.cfg").read_bytes() == cfg
+
+
+def test_the_time_is_kept(here):
+    begun = time.perf_counter()
+    assert run("train", "novel.txt", "--minutes", ".15", "--processes", "1", "--quiet").code == 0
+    assert 0.5 * 9 < time.perf_counter() - begun < 2 * 9, "the bound is wide: the machine may be busy"
+
+
+def test_new_writes_a_cfg_and_nothing_else(here):
+    result = run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", "--set", "gru.output=5")
+    assert result.code == 0
+    assert result.out == b"Wrote my.cfg; train it with: pydarknet train my.cfg novel.txt --valid-fraction 0.1\n"
+    assert {path.name for path in here.iterdir()} == {"my.cfg", "novel.txt"}
+    assert load_network("my.cfg").layers[0].outputs == 5
+    refused = run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1")
+    assert refused.code == 1 and "my.cfg: is there already" in refused.err
+    assert run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", "--overwrite").code == 0
+
+
+def test_settings_and_name_with_a_cfg(here):
+    write_cfg(here, inputs=128, layers="\n[lstm]\noutput=7\n[connected]\noutput=128\nactivation=linear\n[softmax]\n")
+    words = (
+        "train",
+        "tiny.cfg",
+        "novel.txt",
+        "--set",
+        "net.max_batches=4",
+        "--set",
+        "0.output=9",
+        "--set",
+        "connected.learning_rate=2",
+    )
+    assert run(*words, "--name", "run7", "--log", "log.jsonl").code == 0
+    assert sorted(path.name for path in (here / "backup").iterdir() if not path.name.startswith(".")) == [
+        "run7.cfg", "run7.checkpoint", "run7_final.weights",
+    ]  # fmt: skip
+    network = load_network("backup/run7.cfg", "backup/run7_final.weights")
+    assert network.layers[0].outputs == 9 and network.layers[1].learning_rate == 2
+    assert json.loads((here / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 4
+    assert run(*words, "--name", "run7", "--resume", "--max-batches", "6").code == 0
+    other = run("train", "tiny.cfg", "novel.txt", "--name", "run7", "--resume", "--max-batches", "9")
+    assert other.code == 1 and "[lstm] output was 9, and is 7" in other.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("train",), 2, "Missing argument 'TEXT'"),
+        (("train", "none.txt"), 1, "none.txt: cannot read this text: No such file or directory"),
+        (("train", "none.cfg"), 2, "Missing argument 'TEXT'"),
+        (("train", "x.weights", "novel.txt"), 2, "the cfg that x.weights was trained with must stand before it"),
+        (("train", "tiny.cfg", "novel.txt", "--minutes", "3"), 2, "--max-batches N says how long to train"),
+        (("train", "novel.txt", "--resume"), 1, "backup/novel.checkpoint: there is no checkpoint to go on from"),
+        (("train", "short.txt"), 1, "short.txt: byte 0: 45 symbols are too few to choose a network by"),
+        (("train", "tiny.cfg", "novel.txt", "--set", "lstm.output=x"), 1, "--set: [lstm] output='x' is not a whole number"),
+        (("train", "tiny.cfg", "novel.txt", "--set", "gru.output=3"), 1, "tiny.cfg has no such section: it has net, lstm,"),
+        (("train", "tiny.cfg", "novel.txt", "--set", "net.lerning_rate=3"), 1, "is it 'learning_rate' that you mean?"),
+        (("train", "tiny.cfg", "novel.txt", "--set", "net.batch"), 1, "is not SECTION.KEY=VALUE"),
+        (("train", "tiny.cfg", "novel.txt", "--set", "9.output=3"), 1, "layers 0 to 2"),
+        (("train", "tiny.cfg", "novel.txt", "--name", "a/b"), 2, "cannot begin the name of a file"),
+        (("new", "my.cfg"), 2, "Missing option '--text'"),
+        (("new", "novel.txt", "--text", "novel.txt", "--overwrite"), 1, "the output is another file of the same command"),
+    ],
+)
+def test_mistakes(here, words, code, says):
+    write_cfg(here)
+    (here / "short.txt").write_bytes(b"a" * 50)
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    result = run(*words)
+    assert result.code == code and says in result.err, result
+    assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
+
+
+# The rule
+
+
+def test_what_is_held_out():
+    assert [held_out_of(n) for n in (50, 20_000, 200_000, 400_000, 1_000_000, 10**8)] == [
+        5,
+        2000,
+        20_000,
+        20_000,
+        50_000,
+        100_000,
+    ]
+
+
+def test_the_numbers_move_the_right_way():
+    assert learning_rate(64) > learning_rate(512) > 0
+    assert streams_of(1e5) == 8 and streams_of(1e9) == 64
+    assert dropout(10**5, 0.3, 10**6) == 0 and 0.2 < dropout(10**5, 10, 10**5) <= 0.5
+    assert measurements_every(100_000, 8, 64) * 8 * 64 >= 100_000 / 3 / 0.03
+
+
+def test_ascii_needs_half_of_the_bytes():
+    assert vocabulary(Corpus.from_symbols(b"plain text")) == 128
+    assert vocabulary(Corpus.from_symbols("für".encode())) == 256
+    assert vocabulary(Corpus.from_symbols([3, 17, 5])) == 18
+
+
+def test_a_faster_machine_gets_a_larger_network(monkeypatch):
+    """The same seconds: at ten times the speed, more units, and not fewer characters."""
+    corpus = Corpus.from_symbols(text(2_000_000))
+
+    def of_speed(speed):
+        def tried(corpus, inputs, output, streams, seconds, processes):
+            found = speed * 256 / output
+            return recipes._Tried(len(corpus), inputs, output, streams, found, int(found * seconds))
+
+        monkeypatch.setattr(recipes, "_try", tried)
+        return make_recipe(corpus, 1000, 300)
+
+    slow, fast = of_speed(5_000), of_speed(50_000)
+    assert slow.output < fast.output
+    assert slow.streams * slow.max_batches < fast.streams * fast.max_batches
