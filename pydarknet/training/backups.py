@@ -80,7 +80,7 @@ class Backups:
         self.backup = self.folder / f"{self.base}.backup"
         self.best = self.folder / f"{self.base}_best.weights"
         self.final = self.folder / f"{self.base}_final.weights"
-        self.cfg = self.folder / f"{self.base}.cfg" if cfg_text is not None else None
+        self.cfg = self.folder / f"{self.base}.cfg"
         self._cfg_text = cfg_text and cfg_text.encode("utf-8", "surrogateescape")
         self._saved = None  # the iteration of the last checkpoint
         self.kept: dict[Path, Path] = {}
@@ -103,7 +103,7 @@ class Backups:
 
     def begin(self):
         """Write ``BASE.cfg``, if there is one to write. Raises TrainingError."""
-        if self.cfg is None or self._cfg_is_there():
+        if self._cfg_text is None or self._cfg_is_there():
             return
         self._make_way(self.cfg)
         with reported(TrainingError, self.cfg, "cannot save the cfg"):
@@ -198,7 +198,7 @@ class Backups:
         present = [
             path for path in self.folder.iterdir() if (found := numbered.fullmatch(path.name)) and self._due(int(found[1]))
         ]
-        cfg = [self.cfg] if self.cfg is not None else []
+        cfg = [self.cfg] if self._cfg_text is not None else []
         return [self.checkpoint, self.backup, self.final, *best, *cfg, *present]
 
     def _due(self, iteration):
