@@ -81,7 +81,8 @@ def main(arguments=None):
     prepare_streams()
     _set_warnings()
     try:
-        code = cli.main(args=arguments, prog_name="pydarknet", standalone_mode=False) or 0
+        typed = sys.argv[1:] if arguments is None else arguments
+        code = cli.main(args=arguments, prog_name="pydarknet", standalone_mode=False, obj=typed) or 0
         sys.stdout.flush()
         return code
     except BaseException as error:

@@ -76,6 +76,11 @@ class Group(click.Group):
                 formatter.write_dl([(name.ljust(width), summary(self.get_command(ctx, name))) for name in names])
 
 
+def typed_words():
+    """The words behind ``pydarknet`` as they were typed."""
+    return list(click.get_current_context().find_root().obj or [])
+
+
 command = partial(click.command, cls=Command)
 
 

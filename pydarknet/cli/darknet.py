@@ -123,7 +123,7 @@ def _generate(seed, seed_file, tokens_file, **others):
     return generate.callback(seed=seed, seed_file=seed_file, tokens_file=tokens_file, **others)
 
 
-_add(train, "cfg/rnn.cfg -file text.txt", _train, text_file=DEFAULT_TEXT)
+_add(train, "cfg/rnn.cfg -file text.txt", _train, text_file=DEFAULT_TEXT, no_sample=True)
 _add(
     generate,
     "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0",

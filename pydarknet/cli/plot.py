@@ -1,6 +1,5 @@
 """``pydarknet plot`` and ``report``: the curves of runs in the terminal, as a picture, and as a page."""
 
-import io
 import os
 import shutil
 import sys
@@ -10,14 +9,14 @@ import click
 
 from pydarknet.cli.commands import Choice, command
 from pydarknet.cli.options import PATH
-from pydarknet.errors import InputError, TextError
+from pydarknet.errors import TextError
 from pydarknet.system.files import check_output, show, why, write_atomically
-from pydarknet.views.chart import COLOURS, braille
+from pydarknet.views.chart import braille
+from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.run_page import page
 from pydarknet.views.runs import AXES, curves, read_run
 
 LABELS = {"iterations": "iterations", "characters": "characters", "time": "seconds"}
-PICTURES = (".svg", ".png")
 PAUSE = 1.0  # seconds between two looks at a log that is followed
 
 over_option = click.option(
@@ -39,8 +38,7 @@ def plot(logs, over, output, follow):
     Example: pydarknet plot run.jsonl other.jsonl --over time
     """
     if output:
-        if not output.lower().endswith(PICTURES):
-            raise InputError(f"{show(output)}: the picture's name must end in .svg or .png")
+        check_picture(output)
         check_output(output, logs)
     seen = None
     while True:
@@ -48,7 +46,7 @@ def plot(logs, over, output, follow):
         if now != seen:
             drawn = _curves(logs, over)
             if output:
-                _write_picture(output, drawn, LABELS[over])
+                _write(output, picture(output, drawn, LABELS[over]), "picture")
                 click.echo(f"Saved {show(output)}")
             else:
                 _print(drawn, LABELS[over], follow)
@@ -103,25 +101,6 @@ def _print(drawn, label, follow):
     lines = braille(drawn, size.columns - 1, height, label, terminal and not os.environ.get("NO_COLOR"))
     sys.stdout.write(("\033[H\033[2J" if follow and terminal else "") + "\n".join(["bits per character", *lines]) + "\n")
     sys.stdout.flush()
-
-
-def _write_picture(path, drawn, label):
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("a picture needs matplotlib: pip install matplotlib, or leave -o out") from None
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for number, (name, points) in enumerate(drawn):
-        axes.plot(*zip(*points), label=name, color=COLOURS[number % len(COLOURS)])
-    axes.set(xlabel=label, ylabel="bits per character")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    data = io.BytesIO()
-    figure.savefig(data, format=os.path.splitext(path)[1][1:].lower(), dpi=144)
-    _write(path, data.getvalue(), "picture")
 
 
 def _write(path, data, what):

@@ -1,26 +1,29 @@
-"""What a training run shows: a progress bar on a terminal, Darknet's lines elsewhere, and a JSON log.
+"""What a training run shows: a progress bar on a terminal, Darknet's lines elsewhere.
 
-Each is a context manager to be called with every :class:`~pydarknet.training.trainer.Step`. A BrokenPipeError
-says that its reader has gone, a TrainingError any other reason why it cannot write.
+Each is a context manager to be called with every :class:`~pydarknet.training.trainer.Step` and with the text that the network
+wrote behind it, or None. A BrokenPipeError says that its reader has gone, a TrainingError any other reason why it cannot
+write.
 """
 
-import dataclasses
-import json
 import math
 import os
+import shutil
 import sys
-from contextlib import suppress
 
 import click
-from tqdm import tqdm
 
+from pydarknet.cli.streams import columns_of, cut, one_line
 from pydarknet.errors import TrainingError
-from pydarknet.system.files import reported, show, why
+from pydarknet.system.files import why
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+CURVE = 8  # measurements in the small curve
 
 
 def make_report(trainer, every=1):
     """The report that suits standard error; away from a terminal it tells of every so many iterations."""
-    return Bar(trainer) if sys.stderr and sys.stderr.isatty() else DarknetLines(every)
+    in_notebook = "ipykernel" in sys.modules
+    return Bar(trainer) if in_notebook or (sys.stderr and sys.stderr.isatty()) else DarknetLines(every)
 
 
 class Report:
@@ -34,13 +37,13 @@ class Report:
     def __exit__(self, *_):
         pass
 
-    def write(self, step):
-        """Write ``step``. May raise OSError."""
+    def write(self, step, sample=None):
+        """Write ``step``, and the ``sample`` behind it if there is one. May raise OSError."""
         raise NotImplementedError
 
-    def __call__(self, step):
+    def __call__(self, step, sample=None):
         try:
-            self.write(step)
+            self.write(step, sample)
         except BrokenPipeError:
             raise
         except OSError as error:  # the disk that it goes to is full, the terminal has been closed
@@ -50,22 +53,25 @@ class Report:
 class OnStandardError(Report):
     """A report that, once it cannot write, sends what is left nowhere: Python would try again when it ends."""
 
-    def __call__(self, step):
+    def __call__(self, step, sample=None):
         try:
-            super().__call__(step)
+            super().__call__(step, sample)
         except (BrokenPipeError, TrainingError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
             raise
 
 
 class DarknetLines(OnStandardError):
-    """``ITER: LOSS, AVG avg, RATE rate, SECONDS seconds, EPOCHS epochs`` on standard error, as Darknet prints it."""
+    """``ITER: LOSS, AVG avg, RATE rate, SECONDS seconds, EPOCHS epochs`` on standard error, as Darknet prints it.
+
+    A measurement and a sample have a line of their own behind it.
+    """
 
     def __init__(self, every):
         self._every = every
 
-    def write(self, step):
-        if step.iteration % self._every and step.valid_loss is None:
+    def write(self, step, sample=None):
+        if step.iteration % self._every and step.valid_loss is None and sample is None:
             return
         click.echo(
             f"{step.iteration}: {step.loss:f}, {step.avg_loss:f} avg, {step.rate:f} rate, "
@@ -74,15 +80,23 @@ class DarknetLines(OnStandardError):
         )
         if step.valid_loss is not None:
             click.echo(f"held out: {step.valid_loss:f}", err=True)
+        if sample is not None:
+            click.echo(f"sample: {one_line(sample)}", err=True)
 
 
 class Bar(OnStandardError):
-    """A progress bar over the iterations: bits per character, also on the held-out text, rate, and characters a second."""
+    """A progress bar over the iterations: bits per character, also on the held-out text, rate, and characters a second.
+
+    Each measurement, and each sample, leaves a line above it: iteration, loss, held-out loss with its direction, the
+    last measurements as a small curve, and what the network writes at that moment, as far as the line goes.
+    """
 
     def __init__(self, trainer):
         self._samples = trainer.samples
         self._held_out = ""
-        self._bar = tqdm(
+        self._measured: list[float] = []
+        self._digits = len(str(trainer.max_batches))
+        self._bar = _tqdm()(
             total=trainer.max_batches,
             initial=trainer.iteration,
             unit="it",
@@ -94,64 +108,44 @@ class Bar(OnStandardError):
     def __exit__(self, *_):
         self._bar.close()
 
-    def write(self, step):
+    def write(self, step, sample=None):
         if step.valid_loss is not None:
             self._held_out = f", held out {_bits(step.valid_loss):.3f}"
+        if step.valid_loss is not None or sample is not None:
+            self._bar.write(self._line(step, sample), file=sys.stderr)
         self._bar.set_postfix_str(
             f"{_bits(step.avg_loss):.3f} bits{self._held_out}, rate {step.rate:.2g}, {_short(self._samples / step.seconds)}/s",
             refresh=False,
         )
         self._bar.update()
 
-
-class JsonLog(Report):
-    """Appends one JSON object a step to the file at ``path``, at once: what watches the file sees whole lines.
-
-    A run that goes on ``after`` an iteration (None for one that begins) first takes back what was logged of later ones: it was
-    killed behind its last checkpoint, and comes to them again. With ``every`` it logs every so many iterations, and those
-    with a measurement.
-    """
-
-    def __init__(self, path, after=None, every=1):
-        self.name, self._every = show(path), every
-        with reported(TrainingError, path, "cannot write the log"):
-            if os.path.isfile(path):
-                _take_back(path, after)
-            self._file = open(path, "a", encoding="utf-8")
-
-    def __exit__(self, *_):
-        with suppress(OSError):  # what could not be written has been told
-            self._file.close()
-
-    def write(self, step):
-        if step.iteration % self._every and step.valid_loss is None:
-            return
-        record = dataclasses.asdict(step)
-        if step.valid_loss is None:
-            del record["valid_loss"]
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+    def _line(self, step, sample):
+        parts = [f"{step.iteration:>{self._digits}}  {_bits(step.avg_loss):.3f} bits"]
+        if step.valid_loss is not None:
+            direction = " "
+            if self._measured:
+                direction = "↓" if step.valid_loss < self._measured[-1] else "↑"
+            self._measured.append(step.valid_loss)
+            parts.append(f"held out {_bits(step.valid_loss):.3f} {direction} {small_curve(self._measured[-CURVE:]):{CURVE}}")
+        if sample is not None:
+            left = shutil.get_terminal_size().columns - 1 - sum(columns_of(part) + 2 for part in parts)
+            parts.append(cut(one_line(sample), left))
+        return "  ".join(parts).rstrip()
 
 
-def _take_back(path, after):
-    """Cut the log's last lines off that are of an iteration beyond ``after``; end a line that was cut in the middle."""
-    with open(path, "rb+") as file:
-        lines = file.readlines()
-        end = len(lines)
-        while end and after is not None and _iteration(lines[end - 1]) > after:
-            end -= 1
-        file.truncate(sum(map(len, lines[:end])))
-        if end and not lines[end - 1].endswith(b"\n"):
-            file.seek(0, os.SEEK_END)
-            file.write(b"\n")
+def small_curve(values):
+    """The ``values`` as blocks, the least as the lowest."""
+    low, high = min(values), max(values)
+    steps = len(BLOCKS) - 1
+    return "".join(BLOCKS[round((value - low) / (high - low) * steps) if high > low else 0] for value in values)
 
 
-def _iteration(line):
-    """The iteration of a line of the log; of half a line, at its end, one beyond all; of any other line -1."""
-    try:
-        return json.loads(line)["iteration"]
-    except (ValueError, TypeError, KeyError):
-        return -1 if line.endswith(b"\n") else math.inf
+def _tqdm():
+    if "ipykernel" in sys.modules:  # a notebook, whose bar is another one
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    return tqdm
 
 
 def _short(number):

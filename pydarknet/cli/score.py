@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from itertools import groupby
 
 import click
@@ -12,6 +11,7 @@ import numpy as np
 
 from pydarknet.cli.commands import Choice, command
 from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, showing, weights_argument
+from pydarknet.cli.streams import columns_of
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import blocks_of_corpus, surprise
@@ -128,7 +128,7 @@ def _print(lines, colours):
         for row in _rows(line, width):
             sys.stdout.write(head + (_coloured(row) if colours else "".join(shown for shown, _ in row)).rstrip() + "\n")
             head = " " * margin
-            marks = "".join(MARKS[level] * _columns(shown) for shown, level in row).rstrip()
+            marks = "".join(MARKS[level] * columns_of(shown) for shown, level in row).rstrip()
             if marks and not colours:
                 sys.stdout.write(head + marks + "\n")
 
@@ -139,17 +139,13 @@ def _rows(line, width):
     used = 0
     for character, bits in zip(line.characters, line.bits.tolist()):
         shown = shown_as(character).expandtabs(4)
-        columns = _columns(shown)
+        columns = columns_of(shown)
         if used + columns > width and row:
             yield row
             row, used = [], 0
         row.append((shown, level(bits)))
         used += columns
     yield row
-
-
-def _columns(shown):
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
 
 
 def _coloured(row):

@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import time
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import click
 
-from pydarknet.cli.commands import command
+from pydarknet.cli.commands import command, typed_words, words_of
+from pydarknet.cli.log import Picture, TensorBoard, header, open_log
 from pydarknet.cli.options import PATH, check_name, dialect_option, settings_option, split_cfg, split_weights, srand_option
-from pydarknet.cli.report import JsonLog, make_report
+from pydarknet.cli.report import make_report
 from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
@@ -24,15 +26,18 @@ from pydarknet.training.backups import Backups, base_name, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
 from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe, measurements_every
+from pydarknet.training.samples import Samples
 from pydarknet.training.trainer import Diverged, Trainer
 from pydarknet.training.validation import Validation
+
+NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights")  # options of a run that goes on
 
 
 @command(
     sections={
         "Text and weights": "text_file tokenized weights dialect clear resume",
         "Length and files": "minutes max_batches settings folder name save_every overwrite",
-        "Progress": "log_file log_every print_every quiet verbose",
+        "Progress": "sample_every no_sample log_file log_every tensorboard plot_file print_every quiet verbose",
         "Held-out text": "valid_file valid_fraction valid_every plateau patience",
     }
 )
@@ -66,9 +71,20 @@ from pydarknet.training.validation import Validation
     help="Refresh BASE.backup and keep BASE_ITERATION.weights every N iterations (default, as in Darknet: 100 and 10000).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run; without it they get another name.")
-@click.option("--log", "log_file", type=PATH, help="Append one JSON object an iteration to this file.")
+@click.option(
+    "--sample-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show what the network writes every N iterations (default: at measurements, in a hundredth of the time).",
+)
+@click.option("--no-sample", is_flag=True, help="Write nothing on the way.")
+@click.option("--log", "log_file", type=PATH, help="Append a JSON object an iteration to this file, or a row if it is a .csv.")
 @click.option(
     "--log-every", type=click.IntRange(1), default=1, metavar="N", help="Log every N iterations, and those with a measurement."
+)
+@click.option("--tensorboard", type=PATH, metavar="DIR", help="Log for TensorBoard too; needs tensorboardX.")
+@click.option(
+    "--plot", "plot_file", type=PATH, metavar="FILE", help="Keep an .svg or .png of the curves up to date; needs matplotlib."
 )
 @click.option(
     "--print-every",
@@ -120,8 +136,12 @@ def train(
     name,
     save_every,
     overwrite,
+    sample_every,
+    no_sample,
     log_file,
     log_every,
+    tensorboard,
+    plot_file,
     print_every,
     quiet,
     verbose,
@@ -176,8 +196,8 @@ def train(
         valid_every = measurements_every(len(held_out), network.streams, network.time_steps)
     validation = Validation(network, held_out, valid_every, patience, plateau) if held_out else None
     inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
-    if log_file:
-        check_output(log_file, [*inputs, start] if start else inputs)
+    for output in filter(None, (log_file, plot_file)):
+        check_output(output, [*inputs, start] if start else inputs)
     sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
     if verbose:
         _say(sharing)
@@ -192,13 +212,21 @@ def train(
             for path in backups.planned():
                 check_output(path, inputs)
             stopped_by = stack.enter_context(stop_signals())
-            reports = []
+            reports, after = [], trainer.iteration if checkpoint else None
             if log_file:
-                reports.append(stack.enter_context(JsonLog(log_file, trainer.iteration if checkpoint else None, log_every)))
-            _train(trainer, backups, reports, None if quiet else print_every, checkpoint, stopped_by)
+                head = header(trainer, shlex.join(["pydarknet", *typed_words()]), srand)
+                reports.append(stack.enter_context(open_log(log_file, head, after, log_every)))
+            if tensorboard:
+                reports.append(stack.enter_context(TensorBoard(tensorboard, after)))
+            if plot_file:
+                reports.append(stack.enter_context(Picture(plot_file)))
+            samples = None if no_sample or (quiet and not reports) else Samples(network, trainer.max_batches, sample_every)
+            _train(trainer, backups, reports, samples, None if quiet else print_every, checkpoint, stopped_by)
+            if not quiet:
+                _tell_what_next(trainer, backups, cfg, start)
 
 
-def _train(trainer, backups, reports, print_every, checkpoint, stopped_by):
+def _train(trainer, backups, reports, samples, print_every, checkpoint, stopped_by):
     """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
     if checkpoint:
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
@@ -206,7 +234,7 @@ def _train(trainer, backups, reports, print_every, checkpoint, stopped_by):
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
     backups.begin()
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
-        step = _run(trainer, backups, [*reports, progress] if progress else reports, stopped_by)
+        step = _run(trainer, backups, [*reports, progress] if progress else reports, samples, stopped_by)
     if not trainer.done:
         path = backups.save()
         _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
@@ -275,14 +303,15 @@ def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
 
 
-def _run(trainer, backups, reports, stopped_by):
+def _run(trainer, backups, reports, samples, stopped_by):
     """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
     begun = trainer.iteration
     try:
         for step in trainer.run():
             backups.after(step)
+            sample = samples.after(step, trainer.validation is not None) if samples else None
             for report in reports:
-                report(step)
+                report(step, sample)
             if stopped_by:
                 break
     except Diverged:
@@ -302,6 +331,31 @@ def _tell_best(trainer, backups, final, step):
         f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
         f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
     )
+
+
+def _tell_what_next(trainer, backups, cfg, start):
+    """The commands that write text with the network and train it further, to be copied."""
+    weights = str(backups.best if trainer.validation else backups.final)
+    cfg = str(backups.cfg) if cfg is None or backups.cfg_is_ours else cfg
+    if trainer.network.inputs <= 256:
+        click.echo(f"Write text: {show(shlex.join(['pydarknet', 'generate', cfg, weights, '-len', '500']))}")
+    words = [*words_to_go_on(start), "--resume", "--max-batches", str(2 * trainer.max_batches)]
+    click.echo(f"Train on:   {show(shlex.join(['pydarknet', *words]))}")
+
+
+def words_to_go_on(start):
+    """The command line as it was typed, without what a run that goes on does not take; ``start`` is the file it began with."""
+    ctx = click.get_current_context()
+    typed = typed_words()
+    if ctx.command.name not in typed:
+        return typed
+    place = typed.index(ctx.command.name) + 1
+    kept = typed[:place]
+    for option, words in words_of(ctx.command, ctx, typed[place:]):
+        name = option.name if option else None
+        if name not in NOT_AGAIN and not (name is None and words == [start]):
+            kept += words
+    return kept
 
 
 def _say(message):

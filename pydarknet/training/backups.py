@@ -101,6 +101,11 @@ class Backups:
     def __exit__(self, *_):
         self._lock.close()
 
+    @property
+    def cfg_is_ours(self):
+        """Whether the network is that of ``BASE.cfg``, written by this run."""
+        return self._cfg_text is not None
+
     def begin(self):
         """Write ``BASE.cfg``, if there is one to write. Raises TrainingError."""
         if self._cfg_text is None or self._cfg_is_there():

@@ -29,7 +29,7 @@ SIZE, TRAINED = (1.8, 0.2), (307.0, 0.5)  # of expected_loss: factor and exponen
 LARGEST = 0.4  # units of a layer, by the square root of the text's length
 HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
-TRYING = 0.05  # that goes into trying sizes, about
+TRYING, TIMING = 0.04, 0.02  # that goes into trying sizes, and into timing the one that is chosen
 SCAN_AT_ONCE = 1 << 20  # symbols
 
 
@@ -103,13 +103,12 @@ def make_recipe(corpus: Corpus, held_out: int, seconds: float, processes: int | 
     tried: list[_Tried] = []
     streams = STREAMS[0]
     for output in SIZES:
-        tried.append(_try(corpus, inputs, output, streams, seconds, processes))
+        tried.append(_try(corpus, inputs, output, streams, seconds, TRYING / len(SIZES), processes))
         streams = tried[-1].streams_for_it
         if output > 2 * min(tried).output:  # far beyond the best
             break
     best = min(tried)
-    if best.streams != best.streams_for_it:
-        best = _try(corpus, inputs, best.output, best.streams_for_it, seconds, processes)
+    best = _try(corpus, inputs, best.output, best.streams_for_it, seconds, TIMING, processes)  # longer: it sets the length
     seconds -= time.perf_counter() - begun
     best.characters = int(best.speed * seconds * (1 - MEASURING))
     recipe = best.recipe()
@@ -145,8 +144,8 @@ class _Tried:
         return Recipe(self.inputs, self.output, self.streams, drop, learning_rate(self.output), max_batches)
 
 
-def _try(corpus, inputs, output, streams, seconds, processes):
-    """Train a network of that size for a moment."""
+def _try(corpus, inputs, output, streams, seconds, share, processes):
+    """Train a network of that size for a moment: a ``share`` of the ``seconds`` that there are."""
     network = Network(Recipe(inputs, output, streams, 0.0, 1e-6, 10**6).cfg("recipe.cfg"), srand=1)
     sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
     with stream_processes(network, sharing.processes) as train_call:
@@ -154,7 +153,7 @@ def _try(corpus, inputs, output, streams, seconds, processes):
         for _ in range(2):  # which take memory, and start the processes
             next(steps)
         begun, count = time.perf_counter(), 0
-        while count < 3 or time.perf_counter() - begun < seconds * TRYING / len(SIZES):
+        while count < 3 or time.perf_counter() - begun < seconds * share:
             next(steps)
             count += 1
         speed = count * streams * STEPS / (time.perf_counter() - begun)
@@ -162,20 +161,15 @@ def _try(corpus, inputs, output, streams, seconds, processes):
 
 
 def _why(corpus, held_out, recipe, best, tried):
-    passes = best.characters / len(corpus)
-    others = ", ".join(f"{t.output} would do {t.speed:,.0f}" for t in tried if t.output in _neighbours(best.output))
+    smaller = [t.output for t in tried if t.output < best.output]
+    larger = [t.output for t in tried if t.output > best.output]
+    others = [f"{size} would hold less" for size in smaller[-1:]] + [f"{size} would see less" for size in larger[:1]]
     return (
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
-        f"a GRU of {best.output} trains {best.speed:,.0f} characters a second here, {passes:.2g} times the text ({others}): "
-        "the lowest loss to expect",
-        f"for it {recipe.max_batches:,} iterations of {recipe.streams} streams, rate {recipe.learning_rate:.2g}, "
-        f"dropout {recipe.dropout:.2g}",
+        f"a GRU of {best.output}, {best.speed:,.0f} characters/s here" + (f": {', '.join(others)}" if others else ""),
+        f"{recipe.max_batches:,} iterations of {recipe.streams} streams: {best.characters / len(corpus):.2g} passes, "
+        f"rate {recipe.learning_rate:.2g}, dropout {recipe.dropout:.2g}",
     )
-
-
-def _neighbours(output):
-    at = SIZES.index(output)
-    return SIZES[max(0, at - 1) : at + 2]
 
 
 def expected_loss(output: int, characters: float, length: int) -> float:
@@ -195,7 +189,7 @@ def streams_of(characters: float) -> int:
 
 def learning_rate(output: int) -> float:
     """Adam's rate: lower for a larger layer, whose products add up more terms."""
-    return 0.008 * (160 / output) ** 0.6
+    return min(0.015, 0.008 * (160 / output) ** 0.6)
 
 
 def dropout(parameters: int, passes: float, length: int) -> float:

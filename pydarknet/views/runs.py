@@ -5,6 +5,7 @@ a measurement on the held-out text; one with ``sample`` a text that the network 
 stands in them is passed over. Losses are in nats in the log, in bits per character here.
 """
 
+import csv
 import json
 import math
 from dataclasses import dataclass, field
@@ -46,20 +47,11 @@ def read_run(path):
         raise TextError(f"{show(path)}: cannot read this log: {why(error)}") from None
     run = Run(show(path))
     elapsed, last = 0.0, None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError
-        except ValueError:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise TextError(f"{show(path)}:{number}: no JSON object: this is no log of `train --log`") from None
+    for record in _records(path, lines):
         iteration = record.get("iteration")
         if "cfg" in record:
-            run.header = record
+            run = Run(show(path), record)
+            elapsed, last = 0.0, None
         if type(iteration) is not int:
             continue
         loss = _bits(record.get("avg_loss", record.get("loss")))
@@ -84,6 +76,33 @@ def read_run(path):
             if iteration not in places and before:
                 places[iteration] = places[max(before)]
     return run
+
+
+def _records(path, lines):
+    """The JSON objects of a log, or the rows of a table as such objects."""
+    columns: list[str] | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            if columns is not None and line[:1].isdigit():
+                record = {name: _value(text) for name, text in zip(columns, next(csv.reader([line])))}
+            elif line.startswith("iteration,"):
+                columns = next(csv.reader([line]))
+                continue
+            else:
+                record = json.loads(line.removeprefix("# "))
+            if not isinstance(record, dict):
+                raise ValueError
+        except (ValueError, csv.Error):
+            if number == len(lines) and not line.endswith("\n"):
+                return
+            raise TextError(f"{show(path)}:{number}: no JSON object: this is no log of `train --log`") from None
+        yield record
+
+
+def _value(text):
+    return json.loads(text) if text else None  # numbers and texts alike
 
 
 def curves(runs, axis):

@@ -35,7 +35,8 @@ def test_a_text_is_enough(here):
     assert result.code == 0, result
     told = result.err.splitlines()
     assert told[0] == "pydarknet: novel.txt: 36,000 characters to learn from, 4,000 held out"
-    assert "a GRU of " in told[1] and "iterations of 8 streams" in told[2]
+    assert "a GRU of " in told[1] and "iterations of 8 streams: " in told[2]
+    assert all(len(line) <= 80 for line in told[:3]), told
     assert b"Best on the held-out text: backup/novel_best.weights" in result.out
     cfg = (here / "backup/novel.cfg").read_text()
     assert cfg.startswith("# novel.txt: 36,000") and "# --set net.max_batches=20\n" in cfg and "\nmax_batches=20\n" in cfg
@@ -173,7 +174,7 @@ def test_a_faster_machine_gets_a_larger_network(monkeypatch):
     corpus = Corpus.from_symbols(text(2_000_000))
 
     def of_speed(speed):
-        def tried(corpus, inputs, output, streams, seconds, processes):
+        def tried(corpus, inputs, output, streams, seconds, share, processes):
             found = speed * 256 / output
             return recipes._Tried(len(corpus), inputs, output, streams, found, int(found * seconds))
 

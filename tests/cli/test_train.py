@@ -1,18 +1,25 @@
 """``pydarknet train`` as a user meets it: options, lines, files, exit codes."""
 
+import csv
 import json
 import math
 import os
 import pty
 import re
+import shlex
 import struct
+import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from command_line import run
 from runs import LAYERS, bytes_of, start, write_cfg, write_text
 
+import pydarknet
 from pydarknet import load_network
+from pydarknet.views.runs import read_run
 
 LINE = re.compile(r"(\d+): (\d+\.\d{6}), (\d+\.\d{6}) avg, (\d+\.\d{6}) rate, (\d+\.\d{6}) seconds, (\d+\.\d{6}) epochs")
 
@@ -36,8 +43,12 @@ def parameters(path):
 
 
 def test_darknets_lines_when_there_is_no_terminal(here):
-    result = train("text.bin", "--srand", 1)
-    assert result.out == b"Saved backup/tiny_final.weights\n"
+    result = train("text.bin", "--srand", 1, "--no-sample")
+    assert result.out.decode().splitlines() == [
+        "Saved backup/tiny_final.weights",
+        "Write text: pydarknet generate tiny.cfg backup/tiny_final.weights -len 500",
+        "Train on:   pydarknet train tiny.cfg text.bin --srand 1 --no-sample --resume --max-batches 60",
+    ]
     lines = result.err.splitlines()
     assert len(lines) == 30 and all(map(LINE.fullmatch, lines)), result.err
     found = steps(result)
@@ -75,20 +86,29 @@ def test_a_bar_on_a_terminal(here):
 def test_json_log(here):
     result = train("text.bin", "--log", "log.jsonl", "--valid-fraction", ".1", "--valid-every", 10, "--max-batches", 12)
     records = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
-    usual = ["iteration", "loss", "avg_loss", "rate", "seconds", "characters", "epochs"]
-    assert [list(record) for record in records] == 9 * [usual] + [[*usual, "valid_loss"], usual, [*usual, "valid_loss"]]
-    for record, line in zip(records, steps(result), strict=True):
+    head, *records = records
+    assert (head["pydarknet"], head["seed"]) == (pydarknet.__version__, None) and head["characters_of_text"] == 2700
+    assert head["command"].startswith("pydarknet train tiny.cfg text.bin --log") and "[lstm]" in head["cfg"]
+    assert datetime.fromisoformat(head["started"]).tzinfo and abs(records[-1]["time"] - time.time()) < 60
+    usual = ["iteration", "loss", "avg_loss", "rate", "seconds", "characters", "epochs", "time"]
+    measured, sample = ["iteration", "valid_loss", "time"], ["iteration", "sample", "time"]
+    iterations = [record for record in records if "loss" in record]
+    assert [list(record) for record in iterations] == 12 * [usual]
+    assert [(list(r), r["iteration"]) for r in records if r not in iterations] == [
+        (measured, 10), (sample, 10), (measured, 12), (sample, 12),
+    ]  # fmt: skip
+    for record, line in zip(iterations, steps(result), strict=True):
         assert (record["iteration"], record["characters"]) == (line[0], 20 * line[0])
         assert [record[key] for key in ("loss", "avg_loss", "rate", "seconds", "epochs")] == pytest.approx(line[1:], abs=1e-6)
     train("text.bin", "--log", "log.jsonl", "--max-batches", 2)  # another run is appended
-    assert len(Path("log.jsonl").read_text().splitlines()) == 14
+    assert len(Path("log.jsonl").read_text().splitlines()) == 1 + 16 + 1 + 3
 
 
 def test_a_line_that_was_cut_off_does_not_spoil_the_next(here):
     Path("log.jsonl").write_text('{"iteration": 1}\n{"iterat')
     train("text.bin", "--log", "log.jsonl", "--max-batches", 1)
     lines = Path("log.jsonl").read_text().splitlines()
-    assert lines[1] == '{"iterat' and json.loads(lines[2])["iteration"] == 1
+    assert lines[1] == '{"iterat' and "cfg" in json.loads(lines[2]) and json.loads(lines[3])["iteration"] == 1
 
 
 # Files and options
@@ -191,7 +211,9 @@ def test_the_report_names_the_best(here):
     assert re.findall(r"^held out: \d+\.\d{6}$", result.err, re.MULTILINE)[1:]
     found = re.fullmatch(
         r"Saved backup/tiny_final.weights\nBest on the held-out text: backup/tiny_best.weights, (\d\.\d{4}) "
-        r"bits per character after iteration (\d+) \(tiny_final.weights: (\d\.\d{4})\)\n",
+        r"bits per character after iteration (\d+) \(tiny_final.weights: (\d\.\d{4})\)\n"
+        r"Write text: pydarknet generate tiny.cfg backup/tiny_best.weights -len 500\n"
+        r"Train on:   pydarknet train tiny.cfg text.bin --valid held.bin --valid-every 7 --resume --max-batches 32\n",
         result.out.decode(),
     )
     assert found, result.out
@@ -422,18 +444,85 @@ def test_quiet_and_every_so_many_lines(here):
     assert train("text.bin", "--quiet", "--max-batches", 5).err == ""
     result = train("text.bin", "--overwrite", "--print-every", 10, "--log", "log.jsonl", "--log-every", 15)
     assert [line[0] for line in steps(result)] == [10, 20, 30]
-    assert [json.loads(line)["iteration"] for line in Path("log.jsonl").read_text().splitlines()] == [15, 30]
+    assert [json.loads(line)["iteration"] for line in Path("log.jsonl").read_text().splitlines()[1:]] == [15, 30, 30]
 
 
 def test_a_run_that_goes_on_logs_no_iteration_twice(here):
     """As after kill -9: the log is ahead of the checkpoint, and its last line is cut."""
-    train("text.bin", "--max-batches", 9, "--log", "log.jsonl")
-    train("text.bin", "--max-batches", 6, "--overwrite", "--log", "log.jsonl")
+    train("text.bin", "--max-batches", 9, "--no-sample", "--log", "log.jsonl")
+    train("text.bin", "--max-batches", 6, "--no-sample", "--overwrite", "--log", "log.jsonl")
     lines = Path("log.jsonl").read_text().splitlines()
-    Path("log.jsonl").write_text("\n".join([*lines, json.dumps({"iteration": 7}), json.dumps({"iteration": 8}), '{"iter']))
-    train("text.bin", "--resume", "--max-batches", 10, "--log", "log.jsonl")
-    found = [json.loads(line)["iteration"] for line in Path("log.jsonl").read_text().splitlines()]
-    assert found == [*range(1, 10), *range(1, 11)]
+    ahead = [{"iteration": 7, "loss": 1}, {"iteration": 7, "valid_loss": 1}, {"iteration": 7, "sample": "x"}, {"iteration": 8}]
+    Path("log.jsonl").write_text("\n".join([*lines, *map(json.dumps, ahead), '{"iter']))
+    train("text.bin", "--resume", "--max-batches", 10, "--no-sample", "--log", "log.jsonl")
+    found = [json.loads(line).get("iteration") for line in Path("log.jsonl").read_text().splitlines()]
+    assert found == [None, *range(1, 10), None, *range(1, 11)]
+    assert len(read_run("log.jsonl").training) == 10
+
+
+def test_a_table_in_place_of_json(here):
+    usual = ("text.bin", "-srand", 1, "--valid-fraction", ".1", "--valid-every", 4, "--sample-every", 3)
+    train(*usual, "--max-batches", 9, "--log", "log.csv", "--log-every", 2)
+    text = Path("log.csv").read_text()
+    assert text.startswith('# {"pydarknet": ')
+    rows = list(csv.DictReader(text.splitlines()[1:]))
+    assert [row["iteration"] for row in rows] == ["2", "3", "4", "6", "8", "9"]
+    assert [bool(row["valid_loss"]) for row in rows] == [False, False, True, False, True, True]
+    assert [bool(row["sample"]) for row in rows] == [False, True, False, True, False, True]
+    Path("log.csv").write_text(text + "10,2.5,2.5,0.5,0.1,200,0.1,,1.0,\n11,2.")
+    train(*usual, "--resume", "--max-batches", 12, "--log", "log.csv", "--log-every", 2)
+    assert [line.split(",")[0] for line in Path("log.csv").read_text().splitlines()[2:]] == "2 3 4 6 8 9 10 12".split()
+    run_ = read_run("log.csv")
+    assert run_.header["seed"] == 1 and sorted(run_.held_out) == [4, 8, 9, 12] and len(run_.samples) == 4
+    assert len(run_.samples[0][1]) == 200
+
+
+def test_samples_and_a_plot_leave_the_training_as_it_is(here):
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[plot]'")
+    layers = "\n[gru]\noutput=9\ntanh=1\n[dropout]\n[lstm]\noutput=7\n[connected]\noutput=64\nactivation=linear\n[softmax]\n"
+    write_cfg(here, layers)
+    usual = ("text.bin", "-srand", 1, "--valid-fraction", ".1", "--valid-every", 5)
+    train(*usual, "--no-sample", "--backup", "plain")
+    train(*usual, "--sample-every", 2, "--plot", "run.svg", "--log", "run.jsonl", "--backup", "shown")
+    for name in ("tiny_final.weights", "tiny_best.weights", "tiny.checkpoint"):
+        assert Path("plain", name).read_bytes() == Path("shown", name).read_bytes(), name
+    assert b"<svg" in Path("run.svg").read_bytes() and [n for n, _ in read_run("run.jsonl").samples] == list(range(2, 31, 2))
+
+
+def test_what_cannot_be_drawn(here, monkeypatch):
+    assert "the picture's name must end in .svg or .png" in train("text.bin", "--plot", "run.gif", code=1).err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "a picture needs matplotlib" in train("text.bin", "--plot", "run.svg", code=1).err
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "--tensorboard needs tensorboardX: pip install" in train("text.bin", "--tensorboard", "board", code=1).err
+    assert not Path("backup/tiny_final.weights").exists()
+
+
+def test_tensorboard_gets_losses_and_samples(here):
+    pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install '.[tensorboard]'")
+    train("text.bin", "--tensorboard", "board", "--valid-fraction", ".1", "--max-batches", 3)
+    (events,) = Path("board").iterdir()
+    assert all(tag in events.read_bytes() for tag in (b"loss/training", b"loss/held out", b"rate", b"sample"))
+
+
+def test_samples_of_any_network_are_one_line_away_from_a_terminal(here):
+    result = train("text.bin", "--max-batches", 4, "--sample-every", 2, "--print-every", 10, "--valid-fraction", ".5")
+    lines = result.err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["2", "sample", "4", "held out", "sample"]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_what_to_type_to_go_on(here):
+    train("text.bin", "--max-batches", 2)
+    result = train("backup/tiny_final.weights", "text.bin", "-clear", "--max-batches=3", "--overwrite", "--name", "it's")
+    words = shlex.split(result.out.decode().splitlines()[-1].partition(":")[2])
+    assert words == ["pydarknet", "train", "tiny.cfg", "text.bin", "--name", "it's", "--resume", "--max-batches", "6"]
+    again = run(*words[1:])
+    assert again.code == 0 and "after iteration 3" in again.err
+    write = shlex.split(again.out.decode().splitlines()[1].partition(":")[2])
+    assert write[:4] == ["pydarknet", "generate", "tiny.cfg", "backup/it's_final.weights"]
+    assert "--resume" not in train("text.bin", "--max-batches", 2, "--quiet", "--overwrite").out.decode()
 
 
 def test_a_finished_run_says_how_to_go_on(here):

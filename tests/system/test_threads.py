@@ -117,7 +117,8 @@ def test_the_number_of_blas_threads_comes_back():
 
 
 def few(random):
-    return OneHot(random.integers(9, size=(T, B)), 300)
+    # Five of nine at each step: where streams agree, batch norm divides rounding by next to nothing, once a step.
+    return OneHot(random.permuted(np.tile(np.arange(9), (T, 1)), axis=1)[:, :B], 300)
 
 
 def many(random):
@@ -139,6 +140,8 @@ def test_a_layer_in_parts(make, make_x, count, norm):
         team, random = Team(parts), np.random.default_rng(2)
         layer = make(make_x(np.random.default_rng(3)).shape[2], H, batch_normalize=norm, dtype=np.float64, random=random)
         layer.u_biases.value[:] = random.normal(size=len(layer.u_biases.value))
+        for state in layer.state(B).values():  # and from zeros W h₋₁ has no variance at all
+            state[:] = random.normal(size=state.shape)
         found = []
         for call in range(2):  # the second from the state that the first leaves
             x, dy = make_x(np.random.default_rng(call)), random.normal(size=(T, B, H))

@@ -1,0 +1,204 @@
+"""The logs of a training run: JSON lines, CSV, TensorBoard, and a picture of the curves.
+
+Each is a :class:`~pydarknet.cli.report.Report`, called with every step and the sample behind it, if there is one.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import platform
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import numpy as np
+
+from pydarknet import __version__
+from pydarknet.cli.report import Report
+from pydarknet.errors import InputError, TrainingError
+from pydarknet.system.files import reported, show, write_atomically
+from pydarknet.views.picture import check_picture, picture
+from pydarknet.views.runs import Run, curves
+
+PICTURE_TAKES = 0.01  # of the time, at most
+
+
+def header(trainer, command, srand):
+    """What the first line of a log says of the run of ``trainer``."""
+    held_out = trainer.validation.corpus if trainer.validation else None
+    return {
+        "pydarknet": __version__,
+        "command": command,
+        "seed": srand,
+        "text": ", ".join(show(name) for name in trainer.corpus.names[:20]),
+        "characters_of_text": len(trainer.corpus),
+        "digest_of_text": trainer.text_digest,
+        "held_out": len(held_out) if held_out else 0,
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cfg": trainer.network.cfg.as_text(),
+    }
+
+
+class FileLog(Report):
+    """Appends to the file at ``path``, whole lines at once.
+
+    A run that begins writes ``header`` first. One that goes on ``after`` an iteration takes back what was logged of later
+    ones: it was killed behind its last checkpoint, and comes to them again. With ``every`` it logs every so many iterations,
+    and those with a measurement or a sample.
+    """
+
+    def __init__(self, path, header, after=None, every=1):
+        self.name, self._every = show(path), every
+        with reported(TrainingError, path, "cannot write the log"):
+            if os.path.isfile(path):
+                _take_back(path, after)
+            self._file = open(path, "a", encoding="utf-8")
+            if after is None or not self._file.tell():
+                self._put(self.head(header))
+
+    def __exit__(self, *_):
+        with suppress(OSError):  # what could not be written has been told
+            self._file.close()
+
+    def write(self, step, sample=None):
+        if step.iteration % self._every and step.valid_loss is None and sample is None:
+            return
+        self._put(self.lines(step, sample, round(time.time(), 3)))
+
+    def _put(self, lines):
+        self._file.write("".join(lines))
+        self._file.flush()
+
+    def head(self, header):
+        """The lines of the ``header``."""
+        raise NotImplementedError
+
+    def lines(self, step, sample, now):
+        """The lines of a step; ``now`` is its time, in seconds of the Unix clock."""
+        raise NotImplementedError
+
+
+class JsonLog(FileLog):
+    """One JSON object a line: the header, then iterations, and measurements and samples as objects of their own."""
+
+    def head(self, header):
+        return [json.dumps(header) + "\n"]
+
+    def lines(self, step, sample, now):
+        records = [{name: value for name, value in dataclasses.asdict(step).items() if name != "valid_loss"}]
+        if step.valid_loss is not None:
+            records.append({"iteration": step.iteration, "valid_loss": step.valid_loss})
+        if sample is not None:
+            records.append({"iteration": step.iteration, "sample": sample})
+        return [json.dumps({**record, "time": now}) + "\n" for record in records]
+
+
+class CsvLog(FileLog):
+    """A table: the header as a comment, a line of names, then a row an iteration; a sample is written as JSON writes it."""
+
+    COLUMNS = (*"iteration loss avg_loss rate seconds characters epochs valid_loss".split(), "time", "sample")
+
+    def head(self, header):
+        return [f"# {json.dumps(header)}\n", ",".join(self.COLUMNS) + "\n"]
+
+    def lines(self, step, sample, now):
+        found = {**dataclasses.asdict(step), "time": now, "sample": None if sample is None else json.dumps(sample)}
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(["" if found[name] is None else found[name] for name in self.COLUMNS])
+        return [line.getvalue()]
+
+
+def open_log(path, *arguments):
+    """The log of the kind that its name asks for: ``.csv`` or, whatever else it ends in, JSON lines."""
+    return (CsvLog if os.fsdecode(path).lower().endswith(".csv") else JsonLog)(path, *arguments)
+
+
+def _take_back(path, after):
+    """Cut the log's last lines off that are of an iteration beyond ``after``; end a line that was cut in the middle."""
+    with open(path, "rb+") as file:
+        lines = file.readlines()
+        end = len(lines)
+        while end and after is not None and _iteration(lines[end - 1]) > after:
+            end -= 1
+        file.truncate(sum(map(len, lines[:end])))
+        if end and not lines[end - 1].endswith(b"\n"):
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+
+
+def _iteration(line):
+    """The iteration of a line of the log; of half a line, at its end, one beyond all; of any other line -1."""
+    if not line.endswith(b"\n"):
+        return math.inf
+    try:
+        return int(line.partition(b",")[0]) if line[:1].isdigit() else json.loads(line)["iteration"]
+    except (ValueError, TypeError, KeyError):
+        return -1
+
+
+class TensorBoard(Report):
+    """Losses, in nats, rate and samples as TensorBoard reads them, in the folder ``path``."""
+
+    def __init__(self, path, after=None):
+        self.name = show(path)
+        writer = _tensorboard_writer()
+        with reported(TrainingError, path, "cannot write the log"):
+            os.makedirs(path, exist_ok=True)
+            self._writer = writer(os.fsdecode(path), purge_step=None if after is None else after + 1)
+
+    def __exit__(self, *_):
+        with suppress(OSError):
+            self._writer.close()
+
+    def write(self, step, sample=None):
+        for name, value in (("loss/training", step.loss), ("loss/held out", step.valid_loss), ("rate", step.rate)):
+            if value is not None:
+                self._writer.add_scalar(name, value, step.iteration)
+        if sample is not None:
+            self._writer.add_text("sample", f"    {sample}".replace("\n", "\n    "), step.iteration)
+
+
+def _tensorboard_writer():
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise InputError("--tensorboard needs tensorboardX: pip install tensorboardX, or leave it out") from None
+    return SummaryWriter
+
+
+class Picture(Report):
+    """The curves so far as an .svg or .png at ``path``, drawn again at measurements, and at the end.
+
+    It is drawn as often as keeps the drawing to a hundredth of the time. Raises InputError without matplotlib.
+    """
+
+    def __init__(self, path):
+        check_picture(path)
+        self.name, self._path = show(path), path
+        self._run, self._next, self._drawn = Run("run"), 0.0, None
+
+    def write(self, step, sample=None):
+        run = self._run
+        run.training[step.iteration] = step.avg_loss / math.log(2)
+        if step.valid_loss is not None:
+            run.held_out[step.iteration] = step.valid_loss / math.log(2)
+        if time.perf_counter() >= self._next and (step.valid_loss is not None or self._drawn is None):
+            self._draw()
+
+    def _draw(self):
+        begun = time.perf_counter()
+        with reported(TrainingError, self._path, "cannot write the picture"):
+            write_atomically(self._path, [picture(self._path, curves([self._run], "iterations"), "iterations")])
+        now = time.perf_counter()
+        self._drawn, self._next = max(self._run.training), now + (now - begun) / PICTURE_TAKES
+
+    def __exit__(self, kind, *_):
+        if kind is None and self._run.training and self._drawn != max(self._run.training):
+            self._draw()

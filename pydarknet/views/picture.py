@@ -1,0 +1,38 @@
+"""Curves as a picture, through matplotlib."""
+
+import io
+import os
+
+from pydarknet.errors import InputError
+from pydarknet.system.files import show
+from pydarknet.views.chart import COLOURS
+
+PICTURES = (".svg", ".png")
+
+
+def check_picture(path):
+    """Raise InputError if no picture can be drawn under that name, or none at all: there is no matplotlib."""
+    if not os.fsdecode(path).lower().endswith(PICTURES):
+        raise InputError(f"{show(path)}: the picture's name must end in .svg or .png")
+    try:
+        import matplotlib  # noqa: F401 (whether it is there)
+    except ImportError:
+        raise InputError("a picture needs matplotlib: pip install matplotlib, or leave it out") from None
+
+
+def picture(path, drawn, label):
+    """The bytes of a picture, of the kind that ``path`` is named after, of the curves ``drawn`` [(name, [(x, y)])]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(drawn):
+        axes.plot(*zip(*points), label=name, color=COLOURS[number % len(COLOURS)])
+    axes.set(xlabel=label, ylabel="bits per character")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    data = io.BytesIO()
+    figure.savefig(data, format=os.path.splitext(os.fsdecode(path))[1][1:].lower(), dpi=144)
+    return data.getvalue()
