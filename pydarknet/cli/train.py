@@ -95,6 +95,11 @@ from pydarknet.training.validation import Validation
     help="Share the streams of the batch out to N processes (default: one a core where that is faster). "
     "Another N adds numbers in another order, so that runs differ in the last digits.",
 )
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Let PyTorch compute the gradients, on this device: cuda, mps or cpu. The run is the same but for the last digits.",
+)
 @srand_option("a run")
 @dialect_option
 def train(
@@ -120,6 +125,7 @@ def train(
     plateau,
     patience,
     processes,
+    device,
     srand,
     dialect,
 ):
@@ -134,6 +140,8 @@ def train(
     """
     paths, start = _start_and_text(paths, text_file, weights)
     _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience)
+    if device and processes:
+        raise click.UsageError("--device and --processes: give one of them")
 
     checkpoint = None
     if resume:
@@ -156,10 +164,7 @@ def train(
     inputs = [cfg, *corpus.names, *(validation.corpus.names if validation else ())]
     if log_file:
         check_output(log_file, [*inputs, start] if start else inputs)
-    sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
-    if verbose:
-        _say(sharing)
-    with stream_processes(network, sharing.processes) as train_call:
+    with _gradients(network, processes, device, verbose) as train_call:
         trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
         if checkpoint:
             trainer.restore(checkpoint)
@@ -172,6 +177,20 @@ def train(
             if log_file:
                 reports.append(stack.enter_context(JsonLog(log_file, trainer.iteration if checkpoint else None, log_every)))
             _train(trainer, backups, reports, None if quiet else print_every, checkpoint, stopped_by)
+
+
+def _gradients(network, processes, device, verbose):
+    """The context that gives the ``train_call``; with ``verbose``, who computes is said."""
+    if device:
+        from pydarknet.training.device import torch_device
+
+        who, calls = f"PyTorch on {show(device)}", torch_device(network, device)
+    else:
+        sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
+        who, calls = sharing, stream_processes(network, sharing.processes)
+    if verbose:
+        _say(who)
+    return calls
 
 
 def _train(trainer, backups, reports, print_every, checkpoint, stopped_by):
