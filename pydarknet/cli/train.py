@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import click
@@ -120,6 +121,11 @@ NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights"
     help="Share the streams of the batch out to N processes (default: one a core where that is faster). "
     "Another N adds numbers in another order, so that runs differ in the last digits.",
 )
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Let PyTorch compute the gradients, on this device: cuda, mps or cpu. The run is the same but for the last digits.",
+)
 @srand_option("a run")
 @dialect_option
 def train(
@@ -151,6 +157,7 @@ def train(
     plateau,
     patience,
     processes,
+    device,
     srand,
     dialect,
     cfg=None,  # of `rnn train`
@@ -170,6 +177,8 @@ def train(
         cfg, paths = split_cfg(paths)
     paths, start = _start_and_text(paths, text_file, weights)
     _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_every, plateau, patience)
+    if device and processes:
+        raise click.UsageError("--device and --processes: give one of them")
 
     base = name or base_name(cfg or paths[0])
     checkpoint = None
@@ -183,7 +192,7 @@ def train(
     recipe, made = None, str(Path(folder) / f"{base}.cfg")
     if cfg is None and not resume:
         seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
-        recipe = make_recipe(corpus, len(held_out), seconds, processes)
+        recipe = make_recipe(corpus, len(held_out), seconds, partial(_gradients, processes=processes, device=device))
         if not quiet:
             for line in recipe.why:
                 _say(line)
@@ -198,10 +207,7 @@ def train(
     inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
     for output in filter(None, (log_file, plot_file)):
         check_output(output, [*inputs, start] if start else inputs)
-    sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
-    if verbose:
-        _say(sharing)
-    with stream_processes(network, sharing.processes) as train_call:
+    with _gradients(network, processes, device, verbose) as train_call:
         trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
         if checkpoint:
             trainer.restore(checkpoint)
@@ -224,6 +230,20 @@ def train(
             _train(trainer, backups, reports, samples, None if quiet else print_every, checkpoint, stopped_by)
             if not quiet:
                 _tell_what_next(trainer, backups, cfg, start)
+
+
+def _gradients(network, processes, device, verbose=False):
+    """The context that gives the ``train_call``; with ``verbose``, who computes is said."""
+    if device:
+        from pydarknet.training.device import torch_device
+
+        who, calls = f"PyTorch on {show(device)}", torch_device(network, device)
+    else:
+        sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
+        who, calls = sharing, stream_processes(network, sharing.processes)
+    if verbose:
+        _say(who)
+    return calls
 
 
 def _train(trainer, backups, reports, samples, print_every, checkpoint, stopped_by):

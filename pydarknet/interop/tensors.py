@@ -48,7 +48,7 @@ NAMES: dict[str, dict[str, list[str]]] = {  # by layer type, each tensor's name 
 }
 
 
-def _views(network):
+def views(network):
     """Yield (name, arrays): a tensor and the network's own arrays that it holds, each as a matrix or a vector."""
     for number, layer in enumerate(network.layers):
         if layer.type not in NAMES:
@@ -66,7 +66,7 @@ def _matrix(array):
 
 def tensors(network):
     """{name: array} of all parameters and rolling statistics; the arrays are copies. Raises InputError."""
-    return {name: np.concatenate(arrays) for name, arrays in _views(network)}
+    return {name: np.concatenate(arrays) for name, arrays in views(network)}
 
 
 def take(network, given, source):
@@ -74,16 +74,16 @@ def take(network, given, source):
 
     Raises WeightsError, with the network as it was, for a tensor that is missing, unknown, of another shape, or not finite.
     """
-    views = dict(_views(network))
+    held = dict(views(network))
     checked = {}
-    for name, arrays in views.items():
+    for name, arrays in held.items():
         if name not in given:
             raise WeightsError(f"{source}: has no tensor {name}, which the network needs: is it of another cfg?")
         checked[name] = _checked(name, given[name], (sum(map(len, arrays)), *arrays[0].shape[1:]), source)
     for name in given:
-        if name not in views:
+        if name not in held:
             raise WeightsError(f"{source}: tensor {name} has no place in the network: is it of another cfg?")
-    for name, arrays in views.items():
+    for name, arrays in held.items():
         row = 0
         for array in arrays:
             array[...] = checked[name][row : row + len(array)]

@@ -261,6 +261,20 @@ class Activation(nn.Module):
         return FORMULAS[self.activation](torch, x)
 
 
+class DrawnDropout(nn.Module):
+    """Drops what the ``layer`` itself would, by its own numbers; of ``one_hot`` rows, each whole or not at all."""
+
+    def __init__(self, layer, one_hot):
+        super().__init__()
+        self.layer, self.one_hot = layer, one_hot
+
+    def forward(self, x):
+        if not self.training or self.layer.probability == 0:
+            return x
+        mask = torch.from_numpy(self.layer.draw(tuple(x.shape[:2] if self.one_hot else x.shape))).to(x.device)
+        return x * (mask[:, :, None] if self.one_hot else mask)
+
+
 MODULES = {  # by layer type, what makes the module of a layer
     "lstm": lstm,
     "gru": GRU,

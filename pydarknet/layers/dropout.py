@@ -35,12 +35,13 @@ class Dropout(Layer):
         if not train or self.probability == 0:
             return x
         if isinstance(x, OneHot):
-            ones = self._draw(x.symbols.shape)
+            ones = self.draw(x.symbols.shape)
             return OneHot(x.symbols, x.size, ones if x.ones is None else x.ones * ones)
-        self._mask = self._draw(x.shape)
+        self._mask = self.draw(x.shape)
         return x * self._mask
 
-    def _draw(self, shape):
+    def draw(self, shape):
+        """The next masks m (T, B, ...)."""
         if self.probability == 1:  # Darknet's scale would be infinite; what is kept of nothing is nothing
             return np.zeros(shape, self.dtype)
         T, B, *features = shape

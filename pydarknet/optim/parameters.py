@@ -94,6 +94,7 @@ class ParameterBlock:
         owned.sort(key=lambda pair: (not pair[0].decayed, pair[1]))  # stable: cfg order within a group
         self._parameters = [p for p, _ in owned]
         self.groups = []
+        self.begun = 0  # how often the gradients were cleared: in between, whoever sums them leaves the values alone
         start = 0
         for parameter, learning_rate in owned:
             self._extend_groups(slice(start, start + parameter.size), parameter.decayed, learning_rate)
@@ -125,6 +126,12 @@ class ParameterBlock:
     def clear_gradients(self):
         """Set every gradient to zero: the layers' ``backward`` adds to them."""
         self.gradients.fill(0)
+        self.begun += 1
+
+    def gradient_of(self, array):
+        """The gradient of ``array``, a contiguous part of the values."""
+        start = (array.ctypes.data - self.values.ctypes.data) // self.values.itemsize
+        return self.gradients[start : start + array.size].reshape(array.shape)
 
     def gradient_norm(self):
         """The Euclidean norm of the whole gradient."""

@@ -8,12 +8,13 @@ taken. Streams, rates and dropout follow from it. docs/recipes.md shows the meas
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pydarknet.darknet.cfg import Cfg, parse_cfg_text
 from pydarknet.errors import TextError
 from pydarknet.network import Network
-from pydarknet.sharing import sharing_in_processes, sharing_of_training
+from pydarknet.sharing import sharing_of_training
 from pydarknet.system.files import show
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.processes import stream_processes
@@ -88,12 +89,14 @@ class Recipe:
         return parse_cfg_text(self.text(), path)
 
 
-def make_recipe(corpus: Corpus, held_out: int, seconds: float, processes: int | None = None) -> Recipe:
+def make_recipe(corpus: Corpus, held_out: int, seconds: float, gradients: Callable | None = None) -> Recipe:
     """The :class:`Recipe` for training on ``corpus`` here for ``seconds``, measured by ``held_out`` other characters.
 
-    The sizes are tried one after the other, from the smallest, until they are too large for the time. ``processes`` is
-    how many share out the streams, by default as many as are faster. Raises TextError for a text that is too short.
+    The sizes are tried one after the other, from the smallest, until they are too large for the time. ``gradients`` makes the
+    context that gives the ``train_call`` of a network, as the run will have it; by default processes, where these are faster.
+    Raises TextError for a text that is too short.
     """
+    gradients = gradients or _in_processes
     begun = time.perf_counter()
     length, inputs = len(corpus), vocabulary(corpus)
     if length <= STEPS:
@@ -103,16 +106,20 @@ def make_recipe(corpus: Corpus, held_out: int, seconds: float, processes: int | 
     tried: list[_Tried] = []
     streams = STREAMS[0]
     for output in SIZES:
-        tried.append(_try(corpus, inputs, output, streams, seconds, TRYING / len(SIZES), processes))
+        tried.append(_try(corpus, inputs, output, streams, seconds, TRYING / len(SIZES), gradients))
         streams = tried[-1].streams_for_it
         if output > 2 * min(tried).output:  # far beyond the best
             break
     best = min(tried)
-    best = _try(corpus, inputs, best.output, best.streams_for_it, seconds, TIMING, processes)  # longer: it sets the length
+    best = _try(corpus, inputs, best.output, best.streams_for_it, seconds, TIMING, gradients)  # longer: it sets the length
     seconds -= time.perf_counter() - begun
     best.characters = int(best.speed * seconds * (1 - MEASURING))
     recipe = best.recipe()
     return replace(recipe, why=_why(corpus, held_out, recipe, best, tried))
+
+
+def _in_processes(network):
+    return stream_processes(network, sharing_of_training(network).processes)
 
 
 @dataclass
@@ -144,11 +151,10 @@ class _Tried:
         return Recipe(self.inputs, self.output, self.streams, drop, learning_rate(self.output), max_batches)
 
 
-def _try(corpus, inputs, output, streams, seconds, share, processes):
+def _try(corpus, inputs, output, streams, seconds, share, gradients):
     """Train a network of that size for a moment: a ``share`` of the ``seconds`` that there are."""
     network = Network(Recipe(inputs, output, streams, 0.0, 1e-6, 10**6).cfg("recipe.cfg"), srand=1)
-    sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
-    with stream_processes(network, sharing.processes) as train_call:
+    with gradients(network) as train_call:
         steps = Trainer(network, corpus, srand=1, train_call=train_call).run()
         for _ in range(2):  # which take memory, and start the processes
             next(steps)

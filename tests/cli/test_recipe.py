@@ -174,7 +174,7 @@ def test_a_faster_machine_gets_a_larger_network(monkeypatch):
     corpus = Corpus.from_symbols(text(2_000_000))
 
     def of_speed(speed):
-        def tried(corpus, inputs, output, streams, seconds, share, processes):
+        def tried(corpus, inputs, output, streams, seconds, share, gradients):
             found = speed * 256 / output
             return recipes._Tried(len(corpus), inputs, output, streams, found, int(found * seconds))
 

@@ -42,7 +42,7 @@ import sys
 from pydarknet.cli import main
 assert main(["train", "tiny.cfg", "text.bin", "--quiet"]) == 0
 assert main(["generate", "net.cfg", "net.weights", "-len", "5"]) == 0
-print([name for name in sys.modules if name.split(".")[0] in %r or name.startswith("pydarknet.interop")])
-""" % (PACKAGES,)
+print([name for name in sys.modules if name.split(".")[0] in %r or name.startswith(%r)])
+""" % ((*PACKAGES, "mpi4py"), ("pydarknet.interop", "pydarknet.training.device", "pydarknet.training.ranks"))
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout.splitlines()[-1] == "[]", result.stderr
