@@ -21,7 +21,7 @@ from pydarknet.errors import CfgWarning, PydarknetError
 
 SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has it}
     "Train": {"train": "train", "new": "new", "corpus": "corpus"},
-    "Write": {"generate": "generate", "generatetactic": "generate"},
+    "Write": {"generate": "generate", "generatetactic": "generate", "compose": "compose"},
     "See": {"look": "look", "plot": "plot", "report": "plot"},
     "Measure": {"valid": "valid", "validtactic": "valid", "score": "score", "vec": "vec"},
     "Weights files": {

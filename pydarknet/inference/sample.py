@@ -174,13 +174,16 @@ class _Text:
         self._factors[symbol] = self._factor
 
 
-def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1, **controls):
+def generate(
+    network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1, behind=(), **controls
+):
     """Return an iterator of the symbols that go on from ``seed``, one array (B,) a step for ``streams`` B texts.
 
     ``seed`` holds symbols, bytes or integers; an empty one stands for symbol 0, as in Darknet. ``temperature``
     and ``controls`` are those of :class:`Sampling`; ``random`` is a
     :class:`~pydarknet.darknet.randomness.CRandom`, and the same seed of it gives the same text. The network
-    starts with an empty state. Each text has ``length`` symbols, with ``utf8`` as many characters, before which
+    starts with an empty state, or with that of ``behind``, a layer's states of one stream each (what it has read before
+    the seed). Each text has ``length`` symbols, with ``utf8`` as many characters, before which
     the last one of the seed is finished; -1 stands for a text that has ended while others go on. Raises
     InputError for a control out of its range, for symbols of the seed that the network does not have, and with
     ``utf8`` for a seed that isn't UTF-8 and for a network over tokens.
@@ -193,16 +196,19 @@ def generate(network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPER
     if rule.utf8 and network.inputs > 256:
         raise InputError(f"utf8 is for networks over bytes: the cfg has inputs={network.inputs}")
     texts = [_Text(rule, symbols, length, network.inputs) for _ in range(streams)]
-    return _symbols_after(symbols, network, texts, random or CRandom())
+    return _symbols_after(symbols, network, texts, random or CRandom(), behind)
 
 
-def _symbols_after(symbols, network, texts, random):
+def _symbols_after(symbols, network, texts, random, behind):
     with blas_limited(1):  # its threads bring nothing to one step, and wait for each other beside another program
-        yield from _symbols_of_steps(symbols, network, texts, random)
+        yield from _symbols_of_steps(symbols, network, texts, random, behind)
 
 
-def _symbols_of_steps(symbols, network, texts, random):
+def _symbols_of_steps(symbols, network, texts, random, behind):
     network.reset_state()
+    if behind:
+        for layer, states in zip(network.layers, behind):
+            layer.swap_state({name: array.repeat(len(texts), axis=0) for name, array in states.items()})
     stepper = network.stepper(len(texts), texts[0].rule.softmax_temperature)
 
     def step(symbols):

@@ -172,7 +172,7 @@ def _why(corpus, held_out, recipe, best, tried):
     others = [f"{size} would hold less" for size in smaller[-1:]] + [f"{size} would see less" for size in larger[:1]]
     return (
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
-        f"a GRU of {best.output}, {best.speed:,.0f} characters/s here" + (f": {', '.join(others)}" if others else ""),
+        f"a GRU of {best.output} ({best.speed:,.0f} characters/s)" + (f": {', '.join(others)}" if others else ""),
         f"{recipe.max_batches:,} iterations of {recipe.streams} streams: {best.characters / len(corpus):.2g} passes, "
         f"rate {recipe.learning_rate:.2g}, dropout {recipe.dropout:.2g}",
     )

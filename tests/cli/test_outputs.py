@@ -16,6 +16,7 @@ LINES = {  # of every command: words, and what it writes
     "validtactic": ("net.cfg net.weights proof.txt", set()),
     "plot": ("run.jsonl", set()),
     "report": ("run.jsonl -o page.html", {"page.html"}),
+    "compose": ("net.cfg net.weights -seed a", set()),
     "look": ("net.cfg net.weights proof.txt --html page.html", {"page.html"}),
     "score": ("net.cfg net.weights proof.txt --html page.html", {"page.html"}),
     "vec": ("net.cfg net.weights proof.txt", set()),

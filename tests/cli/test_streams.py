@@ -24,6 +24,7 @@ LINES = {  # of every command: words, and whether it writes to standard output
     "valid": "net.cfg net.weights proof.txt",
     "validtactic": "net.cfg net.weights proof.txt",
     "vec": "net.cfg net.weights proof.txt",
+    "compose": "net.cfg net.weights -seed a",
     "look": "net.cfg net.weights proof.txt",
     "plot": "run.jsonl",
     "report": "run.jsonl -o page.html",

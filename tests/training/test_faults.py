@@ -244,7 +244,7 @@ def test_a_size_limit_during_a_save(here):
 def test_a_log_on_a_full_disk(here):
     result = run("train", "tiny.cfg", "text.bin", "--log", "/dev/full", cwd=here)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "pydarknet: /dev/full: cannot write the progress: No space left on device"
+    assert result.stderr.splitlines()[-1] == "pydarknet: /dev/full: cannot write the log: No space left on device"
     assert iteration_of(here / "backup/tiny.checkpoint") == 1  # what was done before is not lost
 
 
