@@ -11,7 +11,9 @@ import click
 
 from pydarknet.cli.commands import command
 from pydarknet.cli.options import PATH, dialect_option, split_weights, srand_option
+from pydarknet.cli.ranks import make_ranks
 from pydarknet.cli.report import JsonLog, make_report
+from pydarknet.darknet.weights import read_header
 from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
@@ -100,6 +102,9 @@ from pydarknet.training.validation import Validation
     metavar="NAME",
     help="Let PyTorch compute the gradients, on this device: cuda, mps or cpu. The run is the same but for the last digits.",
 )
+@click.option(
+    "--mpi", is_flag=True, help="Share the streams out to the ranks that mpirun starts: mpirun -n N pydarknet train --mpi ..."
+)
 @srand_option("a run")
 @dialect_option
 def train(
@@ -126,6 +131,7 @@ def train(
     patience,
     processes,
     device,
+    mpi,
     srand,
     dialect,
 ):
@@ -138,53 +144,71 @@ def train(
 
     Example: pydarknet train cfg/rnn.cfg data/stdlib.txt --valid-fraction .05
     """
+    all_ranks = make_ranks(mpi)
     paths, start = _start_and_text(paths, text_file, weights)
     _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, valid_every, plateau, patience)
-    if device and processes:
-        raise click.UsageError("--device and --processes: give one of them")
+    if sum(map(bool, (processes, device, mpi))) > 1:
+        raise click.UsageError("--processes, --device and --mpi: give one of them")
 
-    checkpoint = None
-    if resume:
-        checkpoint = newest_checkpoint(folder, base_name(cfg), warn=lambda message: _say(f"warning: {message}"))
-    elif start and _is_checkpoint(start):
-        checkpoint, start = read_checkpoint(start), None
-    if checkpoint:
-        dialect = checkpoint.fact("dialect", str)
-    network = load_network(cfg, start, dialect=dialect, srand=srand)
-    if clear:
-        network.seen = 0
-    corpus = Corpus.open(paths, tokenized=tokenized)
-    validation = None
-    if valid_file or valid_fraction:
-        if valid_file:
-            held_out = Corpus.open(valid_file, tokenized=tokenized)
-        else:
-            corpus, held_out = corpus.split(valid_fraction)
-        validation = Validation(network, held_out, valid_every, patience, plateau)
-    inputs = [cfg, *corpus.names, *(validation.corpus.names if validation else ())]
-    if log_file:
-        check_output(log_file, [*inputs, start] if start else inputs)
-    with _gradients(network, processes, device, verbose) as train_call:
-        trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
+    with ExitStack() as stack:
+        ranks = stack.enter_context(all_ranks)
+        checkpoint = None
+        if resume:
+            warn = lambda message: _say(f"warning: {message}")  # noqa: E731
+            checkpoint = ranks.from_first(lambda: newest_checkpoint(folder, base_name(cfg), warn))
+        elif start and _is_checkpoint(start):
+            checkpoint, start = ranks.from_first(lambda: read_checkpoint(start)), None
         if checkpoint:
-            trainer.restore(checkpoint)
-        with ExitStack() as stack:
-            backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite))
-            for path in backups.planned():
-                check_output(path, inputs)
-            stopped_by = stack.enter_context(stop_signals())
+            dialect = checkpoint.fact("dialect", str)
+        elif start and mpi:
+            dialect = ranks.from_first(lambda: dialect or read_header(start).dialect)
+        with ranks.together():
+            network = load_network(cfg, start if ranks.first else None, dialect=dialect, srand=srand)
+            if clear:
+                network.seen = 0
+            corpus = Corpus.open(paths, tokenized=tokenized)
+            validation = None
+            if valid_file or valid_fraction:
+                if valid_file:
+                    held_out = Corpus.open(valid_file, tokenized=tokenized)
+                else:
+                    corpus, held_out = corpus.split(valid_fraction)
+                validation = ranks.measured(Validation(network, held_out, valid_every, patience, plateau))
+            inputs = [cfg, *corpus.names, *(validation.corpus.names if validation else ())]
+            if log_file and ranks.first:
+                check_output(log_file, [*inputs, start] if start else inputs)
+            train_call = stack.enter_context(_gradients(network, processes, device, ranks if mpi else None, verbose))
+            trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
+        ranks.check_alike(trainer)
+        with ranks.together():
+            if checkpoint:
+                trainer.restore(checkpoint)
+        if not checkpoint:
+            ranks.share(trainer)
+        with ranks.together():
+            if ranks.first:
+                backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite))
+                for path in backups.planned():
+                    check_output(path, inputs)
+            stopped_by = ranks.hear(stack.enter_context(stop_signals(mpi, ranks.first)))
             reports = []
-            if log_file:
+            if log_file and ranks.first:
                 reports.append(stack.enter_context(JsonLog(log_file, trainer.iteration if checkpoint else None, log_every)))
-            _train(trainer, backups, reports, None if quiet else print_every, checkpoint, stopped_by)
+        if ranks.first:
+            steps = ranks.steps(trainer, backups.checkpoint)
+            _train(trainer, steps, backups, reports, None if quiet else print_every, checkpoint, stopped_by)
+        else:
+            _follow(trainer, ranks.steps(trainer, None), stopped_by)
 
 
-def _gradients(network, processes, device, verbose):
+def _gradients(network, processes, device, ranks, verbose):
     """The context that gives the ``train_call``; with ``verbose``, who computes is said."""
     if device:
         from pydarknet.training.device import torch_device
 
         who, calls = f"PyTorch on {show(device)}", torch_device(network, device)
+    elif ranks:
+        who, calls = f"{ranks.size} rank{'s' * (ranks.size > 1)} of MPI share out the streams", ranks.calls(network)
     else:
         sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
         who, calls = sharing, stream_processes(network, sharing.processes)
@@ -193,14 +217,14 @@ def _gradients(network, processes, device, verbose):
     return calls
 
 
-def _train(trainer, backups, reports, print_every, checkpoint, stopped_by):
+def _train(trainer, steps, backups, reports, print_every, checkpoint, stopped_by):
     """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
     if checkpoint:
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
     if backups.kept and not trainer.done:
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
-        step = _run(trainer, backups, [*reports, progress] if progress else reports, stopped_by)
+        step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, stopped_by)
     if not trainer.done:
         path = backups.save()
         _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
@@ -211,6 +235,15 @@ def _train(trainer, backups, reports, print_every, checkpoint, stopped_by):
     click.echo(f"Saved {show(final)}")
     if trainer.validation:
         _tell_best(trainer, backups, final, step)
+
+
+def _follow(trainer, steps, stopped_by):
+    """What every rank but the first does: the iterations, and no more."""
+    for _ in steps:
+        if stopped_by:
+            break
+    if not trainer.done:
+        sys.exit(128 + stopped_by[0])
 
 
 def _what_is_kept(backups, going_on):
@@ -252,11 +285,11 @@ def _check_usage(start, resume, clear, dialect, valid_file, valid_fraction, vali
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
 
 
-def _run(trainer, backups, reports, stopped_by):
+def _run(trainer, steps, backups, reports, stopped_by):
     """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
     begun = trainer.iteration
     try:
-        for step in trainer.run():
+        for step in steps:
             backups.after(step)
             for report in reports:
                 report(step)
@@ -286,19 +319,20 @@ def _say(message):
 
 
 @contextmanager
-def stop_signals():
+def stop_signals(mpi=False, first=True):
     """While it lasts, SIGINT, SIGTERM and SIGHUP are only noted, in the list it gives; a SIGINT after one interrupts at once.
 
     So an iteration is always whole: an interrupted update would leave half of the parameters moved.
-    A signal that the process was started to ignore (as shells start a background job) stays ignored.
+    A signal that the process was started to ignore (as shells start a background job) stays ignored. A rank of
+    ``mpi`` leaves it to mpirun to interrupt at once, and only the ``first`` says anything.
     """
     noted: list[int] = []
 
     def note(number, frame):
-        first, at_once = not noted, bool(noted) and number == signal.SIGINT
+        once, at_once = not noted, bool(noted) and number == signal.SIGINT and not mpi
         noted.append(number)  # before anything is written: whoever reads it may send the next signal at once
         said = b"interrupted" if at_once else b"finishing this iteration; Ctrl-C again stops now, without saving"
-        if at_once or first:
+        if at_once or (once and first):
             with suppress(OSError):  # not click.echo: the signal may have come in the midst of one
                 os.write(2, b"\npydarknet: " + said + b"\n")
         if at_once:  # an exception could be lost: Python drops one that is raised in a __del__
