@@ -16,7 +16,9 @@ import click
 from pydarknet.cli.commands import command, typed_words, words_of
 from pydarknet.cli.log import Picture, TensorBoard, header, open_log
 from pydarknet.cli.options import PATH, check_name, dialect_option, settings_option, split_cfg, split_weights, srand_option
+from pydarknet.cli.ranks import make_ranks
 from pydarknet.cli.report import make_report
+from pydarknet.darknet.weights import read_header
 from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
@@ -126,6 +128,9 @@ NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights"
     metavar="NAME",
     help="Let PyTorch compute the gradients, on this device: cuda, mps or cpu. The run is the same but for the last digits.",
 )
+@click.option(
+    "--mpi", is_flag=True, help="Share the streams out to the ranks that mpirun starts: mpirun -n N pydarknet train --mpi CFG TEXT"
+)
 @srand_option("a run")
 @dialect_option
 def train(
@@ -158,6 +163,7 @@ def train(
     patience,
     processes,
     device,
+    mpi,
     srand,
     dialect,
     cfg=None,  # of `rnn train`
@@ -173,71 +179,97 @@ def train(
     Example: pydarknet train novel.txt --minutes 10
     """
     begun = time.perf_counter()
+    all_ranks = make_ranks(mpi)
     if cfg is None:
         cfg, paths = split_cfg(paths)
     paths, start = _start_and_text(paths, text_file, weights)
     _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_every, plateau, patience)
-    if device and processes:
-        raise click.UsageError("--device and --processes: give one of them")
+    if sum(map(bool, (processes, device, mpi))) > 1:
+        raise click.UsageError("--processes, --device and --mpi: give one of them")
+    if mpi and cfg is None:
+        raise click.UsageError("--mpi needs a CFG, the same for all ranks: `pydarknet new` makes one for a text")
 
     base = name or base_name(cfg or paths[0])
-    checkpoint = None
-    if resume:
-        checkpoint = newest_checkpoint(folder, base, warn=lambda message: _say(f"warning: {message}"))
-    elif start and _is_checkpoint(start):
-        checkpoint, start = read_checkpoint(start), None
-    if checkpoint:
-        dialect = checkpoint.fact("dialect", str)
-    corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, hold_out=cfg is None)
-    recipe, made = None, str(Path(folder) / f"{base}.cfg")
-    if cfg is None and not resume:
-        seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
-        recipe = make_recipe(corpus, len(held_out), seconds, partial(_gradients, processes=processes, device=device))
-        if not quiet:
-            for line in recipe.why:
-                _say(line)
-    network = load_network(
-        cfg or (recipe.cfg(made) if recipe else made), start, dialect=dialect, srand=srand, settings=settings
-    )
-    if clear:
-        network.seen = 0
-    if cfg is None and not valid_every:
-        valid_every = measurements_every(len(held_out), network.streams, network.time_steps)
-    validation = Validation(network, held_out, valid_every, patience, plateau) if held_out else None
-    inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
-    for output in filter(None, (log_file, plot_file)):
-        check_output(output, [*inputs, start] if start else inputs)
-    with _gradients(network, processes, device, verbose) as train_call:
-        trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
+    with ExitStack() as stack:
+        ranks = stack.enter_context(all_ranks)
+        checkpoint = None
+        if resume:
+            warn = lambda message: _say(f"warning: {message}")  # noqa: E731
+            checkpoint = ranks.from_first(lambda: newest_checkpoint(folder, base, warn))
+        elif start and _is_checkpoint(start):
+            checkpoint, start = ranks.from_first(lambda: read_checkpoint(start)), None
         if checkpoint:
-            trainer.restore(checkpoint)
-        with ExitStack() as stack:
-            backups = stack.enter_context(
-                Backups(trainer, folder, save_every, resume, overwrite, base, cfg_to_save(network.cfg, recipe))
+            dialect = checkpoint.fact("dialect", str)
+        elif start and mpi:
+            dialect = ranks.from_first(lambda: dialect or read_header(start).dialect)
+        with ranks.together():
+            corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, hold_out=cfg is None)
+            recipe, made = None, str(Path(folder) / f"{base}.cfg")
+            if cfg is None and not resume:
+                seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
+                gradients = partial(_gradients, processes=processes, device=device)
+                recipe = make_recipe(corpus, len(held_out), seconds, gradients)
+                if not quiet:
+                    for line in recipe.why:
+                        _say(line)
+            network = load_network(
+                cfg or (recipe.cfg(made) if recipe else made),
+                start if ranks.first else None,
+                dialect=dialect,
+                srand=srand,
+                settings=settings,
             )
-            for path in backups.planned():
-                check_output(path, inputs)
-            stopped_by = stack.enter_context(stop_signals())
+            if clear:
+                network.seen = 0
+            if cfg is None and not valid_every:
+                valid_every = measurements_every(len(held_out), network.streams, network.time_steps)
+            validation = None
+            if held_out:
+                validation = ranks.measured(Validation(network, held_out, valid_every, patience, plateau))
+            inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
+            for output in filter(None, (log_file, plot_file) if ranks.first else ()):
+                check_output(output, [*inputs, start] if start else inputs)
+            train_call = stack.enter_context(_gradients(network, processes, device, ranks if mpi else None, verbose))
+            trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
+        ranks.check_alike(trainer)
+        with ranks.together():
+            if checkpoint:
+                trainer.restore(checkpoint)
+        if not checkpoint:
+            ranks.share(trainer)
+        with ranks.together():
             reports, after = [], trainer.iteration if checkpoint else None
-            if log_file:
+            if ranks.first:
+                to_save = cfg_to_save(network.cfg, recipe)
+                backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite, base, to_save))
+                for path in backups.planned():
+                    check_output(path, inputs)
+            stopped_by = ranks.hear(stack.enter_context(stop_signals(mpi, ranks.first)))
+            if log_file and ranks.first:
                 head = header(trainer, shlex.join(["pydarknet", *typed_words()]), srand)
                 reports.append(stack.enter_context(open_log(log_file, head, after, log_every)))
-            if tensorboard:
+            if tensorboard and ranks.first:
                 reports.append(stack.enter_context(TensorBoard(tensorboard, after)))
-            if plot_file:
+            if plot_file and ranks.first:
                 reports.append(stack.enter_context(Picture(plot_file)))
-            samples = None if no_sample or (quiet and not reports) else Samples(network, trainer.max_batches, sample_every)
-            _train(trainer, backups, reports, samples, None if quiet else print_every, checkpoint, stopped_by)
-            if not quiet:
-                _tell_what_next(trainer, backups, cfg, start)
+        if not ranks.first:
+            _follow(trainer, ranks.steps(trainer, None), stopped_by)
+            return
+        samples = None if no_sample or (quiet and not reports) else Samples(network, trainer.max_batches, sample_every)
+        steps = ranks.steps(trainer, backups.checkpoint)
+        _train(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stopped_by)
+        if not quiet:
+            _tell_what_next(trainer, backups, cfg, start)
 
 
-def _gradients(network, processes, device, verbose=False):
+def _gradients(network, processes, device, ranks=None, verbose=False):
     """The context that gives the ``train_call``; with ``verbose``, who computes is said."""
     if device:
         from pydarknet.training.device import torch_device
 
         who, calls = f"PyTorch on {show(device)}", torch_device(network, device)
+    elif ranks:
+        who, calls = f"{ranks.size} rank{'s' * (ranks.size > 1)} of MPI share out the streams", ranks.calls(network)
     else:
         sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
         who, calls = sharing, stream_processes(network, sharing.processes)
@@ -246,7 +278,7 @@ def _gradients(network, processes, device, verbose=False):
     return calls
 
 
-def _train(trainer, backups, reports, samples, print_every, checkpoint, stopped_by):
+def _train(trainer, steps, backups, reports, samples, print_every, checkpoint, stopped_by):
     """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
     if checkpoint:
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
@@ -254,7 +286,7 @@ def _train(trainer, backups, reports, samples, print_every, checkpoint, stopped_
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
     backups.begin()
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
-        step = _run(trainer, backups, [*reports, progress] if progress else reports, samples, stopped_by)
+        step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stopped_by)
     if not trainer.done:
         path = backups.save()
         _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
@@ -265,6 +297,15 @@ def _train(trainer, backups, reports, samples, print_every, checkpoint, stopped_
     click.echo(f"Saved {show(final)}")
     if trainer.validation:
         _tell_best(trainer, backups, final, step)
+
+
+def _follow(trainer, steps, stopped_by):
+    """What every rank but the first does: the iterations, and no more."""
+    for _ in steps:
+        if stopped_by:
+            break
+    if not trainer.done:
+        sys.exit(128 + stopped_by[0])
 
 
 def _what_is_kept(backups, going_on):
@@ -323,11 +364,11 @@ def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
 
 
-def _run(trainer, backups, reports, samples, stopped_by):
+def _run(trainer, steps, backups, reports, samples, stopped_by):
     """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
     begun = trainer.iteration
     try:
-        for step in trainer.run():
+        for step in steps:
             backups.after(step)
             sample = samples.after(step, trainer.validation is not None) if samples else None
             for report in reports:
@@ -383,19 +424,20 @@ def _say(message):
 
 
 @contextmanager
-def stop_signals():
+def stop_signals(mpi=False, first=True):
     """While it lasts, SIGINT, SIGTERM and SIGHUP are only noted, in the list it gives; a SIGINT after one interrupts at once.
 
     So an iteration is always whole: an interrupted update would leave half of the parameters moved.
-    A signal that the process was started to ignore (as shells start a background job) stays ignored.
+    A signal that the process was started to ignore (as shells start a background job) stays ignored. A rank of
+    ``mpi`` leaves it to mpirun to interrupt at once, and only the ``first`` says anything.
     """
     noted: list[int] = []
 
     def note(number, frame):
-        first, at_once = not noted, bool(noted) and number == signal.SIGINT
+        once, at_once = not noted, bool(noted) and number == signal.SIGINT and not mpi
         noted.append(number)  # before anything is written: whoever reads it may send the next signal at once
         said = b"interrupted" if at_once else b"finishing this iteration; Ctrl-C again stops now, without saving"
-        if at_once or first:
+        if at_once or (once and first):
             with suppress(OSError):  # not click.echo: the signal may have come in the midst of one
                 os.write(2, b"\npydarknet: " + said + b"\n")
         if at_once:  # an exception could be lost: Python drops one that is raised in a __del__
