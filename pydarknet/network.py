@@ -64,6 +64,7 @@ class Network:
         self.dtype = as_dtype(dtype)
         self.seen = 0
         self.sharing: Sharing | None = None
+        self.streams_here: int | None = None  # of those that training runs in this process, where other hosts run the rest
         self._read_sizes(net, batch, time_steps)
         self.schedule = Schedule.from_section(net)
         self.optimizer_options = OptimizerOptions.from_section(net)

@@ -25,15 +25,22 @@ def make_ranks(mpi):
     """
     rank, size = started_by_mpirun()
     if rank > 0:
-        sys.stdout = sys.stderr = open(os.devnull, "w")
+        _be_silent()
     if mpi:
         from pydarknet.training.ranks import Ranks
 
-        return Ranks(size)
+        ranks = Ranks(size)
+        if not ranks.first:
+            _be_silent()
+        return ranks
     if size > 1:
         tell(f"mpirun has started this command {size} times: add --mpi, and the {size} ranks share one run")
         sys.exit(2)
     return Alone()
+
+
+def _be_silent():
+    sys.stdout = sys.stderr = open(os.devnull, "w")
 
 
 class Alone:

@@ -36,9 +36,10 @@ def check_training_memory(network):
     needed, kept = training_memory(network)
     at_hand = memory_at_hand()
     if at_hand is not None and needed > at_hand:
+        streams = network.streams_here or network.streams
         raise TrainingError(
             f"{network.cfg.path}: training needs {needed:,} bytes of memory, {kept:,} of them for "
-            f"time_steps={network.time_steps} of {network.streams} streams, and {at_hand:,} can be had: "
+            f"time_steps={network.time_steps} of {streams} streams, and {at_hand:,} can be had: "
             "a smaller batch, time_steps or output is needed"
         )
 
@@ -48,7 +49,7 @@ def training_memory(network):
 
     The others are the gradients and what the optimizer remembers.
     """
-    T, B, itemsize = network.time_steps, network.streams, network.dtype.itemsize
+    T, B, itemsize = network.time_steps, network.streams_here or network.streams, network.dtype.itemsize
     kept = network.inputs * T * B * itemsize + 2 * 8 * (T + 1) * B  # the softmax, and the symbols
     kept += sum(layer.tape_bytes(T, B) for layer in network.layers)
     per_parameter = 3 if network.optimizer_options.adam else 2

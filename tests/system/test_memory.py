@@ -64,6 +64,19 @@ def test_where_the_system_does_not_tell(tmp_path, monkeypatch):
         make_trainer(tmp_path, time_steps=5000)
 
 
+def test_where_other_hosts_run_the_rest_of_the_streams(tmp_path, monkeypatch):
+    cfg = write_cfg(tmp_path, batch=40)  # 20 streams
+    network = load_network(cfg)
+    network.streams_here = 5
+    needed, _ = training_memory(network)
+    assert training_memory(network) == training_memory(load_network(cfg, batch=5))
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: needed)
+    memory.check_training_memory(network)
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: needed - 1)
+    with pytest.raises(TrainingError, match="for time_steps=5 of 5 streams, and"):
+        memory.check_training_memory(network)
+
+
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
