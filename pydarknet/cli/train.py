@@ -129,7 +129,9 @@ NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights"
     help="Let PyTorch compute the gradients, on this device: cuda, mps or cpu. The run is the same but for the last digits.",
 )
 @click.option(
-    "--mpi", is_flag=True, help="Share the streams out to the ranks that mpirun starts: mpirun -n N pydarknet train --mpi CFG TEXT"
+    "--mpi",
+    is_flag=True,
+    help="Share the streams out to the ranks that mpirun starts: mpirun -n N pydarknet train --mpi CFG TEXT",
 )
 @srand_option("a run")
 @dialect_option

@@ -238,12 +238,32 @@ def test_a_fault_of_ours_hangs_nothing(folder):
     assert result.returncode != 0 and "Traceback" in result.stderr and "ZeroDivisionError: a fault" in result.stderr
 
 
+FILLS_UP = """
+import errno, os, sys
+from pydarknet.cli import log, main
+
+put, lines = log.FileLog._put, []
+
+def put_three(self, text):
+    if len(lines) == 3:  # the header and two iterations
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    lines.append(text)
+    put(self, text)
+
+log.FileLog._put = put_three
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @needs_mpi
 def test_what_rank_0_cannot_write_ends_all(folder):
-    result = mpirun(2, *words("--mpi", "--quiet", "--log", "/dev/full"))
+    (told,) = lines_of(mpirun(2, *words("--mpi", "--quiet", "--log", "/dev/full")))
+    assert told == "pydarknet: /dev/full: cannot write the log: No space left on device"
+    (folder / "fills_up.py").write_text(FILLS_UP)
+    result = mpirun(2, *words("--mpi", "--quiet", "--no-sample", "--log", "log.jsonl"), program="fills_up.py")
     saved, told = lines_of(result)
-    assert result.returncode == 1 and told == "pydarknet: /dev/full: cannot write the progress: No space left on device"
-    assert saved == "pydarknet: saved backup/tiny.backup after iteration 1: the same command with --resume goes on"
+    assert result.returncode == 1 and told == "pydarknet: log.jsonl: cannot write the progress: No space left on device"
+    assert saved == "pydarknet: saved backup/tiny.backup after iteration 3: the same command with --resume goes on"
 
 
 @needs_mpi
