@@ -102,14 +102,12 @@ def _print_found(found):
 
 
 def _print_text(cells, cell, gate, colours):
-    shares = "; ".join(
-        f"{letter} below .1 {share[0, cell]:.0%}, above .9 {share[1, cell]:.0%}" for letter, share in cells.shares.items()
-    )
+    shares = ", ".join(f"{letter} {share[0, cell]:.0%} {share[1, cell]:.0%}" for letter, share in cells.shares.items())
     values = cells.values[:, cell] / cells.scale if gate is None else cells.gates[gate][:, cell] / 127.5 - 1
     what = f"{cells.name} from {-cells.scale:g} to {cells.scale:g}" if gate is None else f"gate {gate} from 0 to 1"
     click.echo(f"layer {cells.layer} [{cells.type}], cell {cell}: {what}")
     if shares:
-        click.echo(f"gates: {shares}")
+        click.echo(f"gates below .1, above .9: {shares}")
     width = max(20, shutil.get_terminal_size().columns) if sys.stdout.isatty() or not colours else 1 << 30
     for row in _rows(cells.characters, values.tolist(), width):
         if colours:

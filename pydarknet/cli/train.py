@@ -25,6 +25,7 @@ from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import check_output, show
 from pydarknet.system.kinds import CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
+from pydarknet.text.utf8 import bytes_per_character
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
@@ -389,7 +390,12 @@ def _run(trainer, steps, backups, reports, samples, stopped_by):
 
 
 def _tell_best(trainer, backups, final, step):
+    """The best measurement. To Darknet a byte is a character; of a text with longer ones it is told by these too."""
     best = trainer.validation
+    whole = bytes_per_character(best.corpus) if best.corpus.max_symbol == 255 else None
+    if whole and whole > 1:
+        what = f"{best.best_loss / math.log(2) * whole:.4f} bits per character of UTF-8"
+        click.echo(f"{what}: {whole:.3f} bytes of {best.best_loss / math.log(2):.4f} bits each")
     click.echo(
         f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
         f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"

@@ -4,9 +4,13 @@ The states are those of table 3-7 of the Unicode Standard, "Well-Formed UTF-8 By
 byte may be depends on how many bytes the character still needs and, for four leading bytes, on these.
 """
 
+import codecs
+
 import numpy as np
 
 from pydarknet.errors import InputError
+
+AT_ONCE = 1 << 20  # bytes
 
 START, ONE, TWO, THREE, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4 = range(8)  # START: between two characters
 _RULES = {  # state: (first byte, last byte, the state behind them)
@@ -45,3 +49,21 @@ def state_behind(data):
         if state is None:
             raise InputError(f"byte {position} (0x{byte:02x}) makes no character of UTF-8 with those before it")
     return state
+
+
+def bytes_per_character(corpus):
+    """How many bytes a character of UTF-8 has in ``corpus``, a text of bytes, in the mean; None if it is no UTF-8.
+
+    The text may begin and end inside a character, as a part of one may.
+    """
+    decoder, characters, whole = codecs.getincrementaldecoder("utf-8")(), 0, 0
+    for start in range(0, len(corpus), AT_ONCE):
+        data = corpus.symbols(start, min(AT_ONCE, len(corpus) - start)).astype(np.uint8).tobytes()
+        if start == 0:
+            data = data[next((n for n in range(min(4, len(data))) if data[n] & 0xC0 != 0x80), 0) :]
+        whole += len(data)
+        try:
+            characters += len(decoder.decode(data))
+        except UnicodeDecodeError:
+            return None
+    return (whole - len(decoder.getstate()[0])) / characters if characters else None

@@ -1,6 +1,7 @@
 """A network chosen for a text: ``train`` without a cfg, ``new``; and ``--set`` and ``--name``."""
 
 import json
+import re
 import time
 
 import pytest
@@ -43,6 +44,14 @@ def test_a_text_is_enough(here):
     network = load_network("backup/novel.cfg", "backup/novel_final.weights")
     assert network.inputs == 128 and network.schedule.max_batches == 20
     assert done("generate", "backup/novel.cfg", "backup/novel_final.weights", "-len", "10")
+
+
+def test_a_text_that_is_not_ascii_is_told_by_the_character_too(here):
+    (here / "roman.txt").write_text("Ein Stück für Flöte. " * 2000, encoding="utf-8")
+    result = run("train", "roman.txt", "--minutes", ".1", *SHORT)
+    bits, each, best = map(float, re.findall(rb"([\d.]+) bits per character of UTF-8: 1.\d+ bytes of ([\d.]+) bits each\n"
+                                             rb"Best on the held-out text: .*, ([\d.]+) bits", result.out)[0])  # fmt: skip
+    assert each == best and bits == pytest.approx(best * 24 / 21, rel=2e-3)
 
 
 def test_the_chosen_run_goes_on_exactly(here):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydarknet.errors import InputError
-from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, state_behind
+from pydarknet.text.corpus import Corpus
+from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, bytes_per_character, state_behind
 
 
 def is_valid(data):
@@ -100,3 +101,20 @@ def test_a_character_can_always_be_finished():
                 distance.setdefault(state, 1 + min(known))
     assert sorted(distance) == list(range(len(FOLLOWING))) and max(distance.values()) <= 3
     assert ALLOWED.any(axis=1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"plain", 1),
+        ("für".encode(), 4 / 3),
+        ("für".encode()[2:], 1),  # it begins inside the ü
+        ("漢字".encode()[:-1], 3),  # and ends inside a character
+        ("漢字".encode()[1:], 3),
+        (b"f\xfcr", None),
+        (b"\xfc\xfc", None),
+        ("é".encode() * (1 << 20), 2),
+    ],
+)
+def test_bytes_per_character(text, expected):
+    assert bytes_per_character(Corpus.from_symbols(text)) == expected
