@@ -1,10 +1,10 @@
 """Make the weights of this folder again: train each recipe on its text and keep what it ends with.
 
-    python3 weights/make.py [TINYSHAKESPEARE]
+    python3 weights/make.py [TINYSHAKESPEARE [DON_QUIJOTE]]
 
 rnn.weights is trained on the standard library's source (data/build_stdlib_corpus.py), so that another
-Python version gives other weights of the same quality; lstm-10min.weights on the file TINYSHAKESPEARE
-without its last 111,540 bytes, if it is given.
+Python version gives other weights of the same quality; the others on the files given, without the end that
+weights/README.md measures them by.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HELD_OUT = 111_540  # bytes
+OF_SHAKESPEARE, OF_QUIJOTE = 111_540, 108_415  # bytes that are held out
 
 
 def run(*arguments):
@@ -21,21 +21,29 @@ def run(*arguments):
     subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, check=True)
 
 
-def make(name, text):
+def make(name, text, *options):
     with tempfile.TemporaryDirectory() as backup:
-        run("-m", "pydarknet", "train", f"cfg/{name}.cfg", text, "--srand", "1", "--backup", backup)
+        run("-m", "pydarknet", "train", f"cfg/{name}.cfg", text, "--srand", "1", "--backup", backup, *options)
         weights = Path(backup) / f"{name}_final.weights"
         (ROOT / "weights" / f"{name}.weights").write_bytes(weights.read_bytes())
 
 
+def make_without_the_end(text, held_out, **options_by_name):
+    with tempfile.TemporaryDirectory() as folder:
+        beginning = Path(folder) / "train.txt"
+        beginning.write_bytes(Path(text).read_bytes()[:-held_out])
+        for name, options in options_by_name.items():
+            make(name.replace("_", "-"), beginning, *options)
+
+
 def main():
+    measured = ("--valid-fraction", ".05", "--valid-every", "1500")
     run("data/build_stdlib_corpus.py")
     make("rnn", "data/stdlib.txt")
     if len(sys.argv) > 1:
-        with tempfile.TemporaryDirectory() as folder:
-            text = Path(folder) / "train.txt"
-            text.write_bytes(Path(sys.argv[1]).read_bytes()[:-HELD_OUT])
-            make("lstm-10min", text)
+        make_without_the_end(sys.argv[1], OF_SHAKESPEARE, lstm_10min=(), shakespeare=measured)
+    if len(sys.argv) > 2:
+        make_without_the_end(sys.argv[2], OF_QUIJOTE, quijote=measured)
 
 
 if __name__ == "__main__":

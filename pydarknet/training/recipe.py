@@ -31,6 +31,8 @@ LARGEST = 0.4  # units of a layer, by the square root of the text's length
 HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
 TRYING, TIMING = 0.04, 0.02  # that goes into trying sizes, and into timing the one that is chosen
+OTHERS = 0.01  # that goes into samples, checkpoints and what else is not training
+LONGEST_TRIAL = 10.0  # seconds
 SCAN_AT_ONCE = 1 << 20  # symbols
 
 
@@ -113,7 +115,7 @@ def make_recipe(corpus: Corpus, held_out: int, seconds: float, gradients: Callab
     best = min(tried)
     best = _try(corpus, inputs, best.output, best.streams_for_it, seconds, TIMING, gradients)  # longer: it sets the length
     seconds -= time.perf_counter() - begun
-    best.characters = int(best.speed * seconds * (1 - MEASURING))
+    best.characters = int(best.speed * seconds * (1 - MEASURING - OTHERS))
     recipe = best.recipe()
     return replace(recipe, why=_why(corpus, held_out, recipe, best, tried))
 
@@ -159,7 +161,7 @@ def _try(corpus, inputs, output, streams, seconds, share, gradients):
         for _ in range(2):  # which take memory, and start the processes
             next(steps)
         begun, count = time.perf_counter(), 0
-        while count < 3 or time.perf_counter() - begun < seconds * share:
+        while count < 3 or time.perf_counter() - begun < min(seconds * share, LONGEST_TRIAL):
             next(steps)
             count += 1
         speed = count * streams * STEPS / (time.perf_counter() - begun)
