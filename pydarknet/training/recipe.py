@@ -171,7 +171,7 @@ def _try(corpus, inputs, output, streams, seconds, share, gradients):
 def _why(corpus, held_out, recipe, best, tried):
     smaller = [t.output for t in tried if t.output < best.output]
     larger = [t.output for t in tried if t.output > best.output]
-    others = [f"{size} would hold less" for size in smaller[-1:]] + [f"{size} would see less" for size in larger[:1]]
+    others = [f"{size} holds less" for size in smaller[-1:]] + [f"{size} sees less" for size in larger[:1]]
     return (
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
         f"a GRU of {best.output} ({best.speed:,.0f} characters/s)" + (f": {', '.join(others)}" if others else ""),
