@@ -2,11 +2,18 @@
 
 import pytest
 from hypothesis import settings
-from runs import write_cfg, write_text
+from runs import end_what_was_started, write_cfg, write_text
 
 # A machine with other work to do is slow at any moment; how long a test may take says the time limit in pyproject.toml.
 settings.register_profile("pydarknet", deadline=None)
 settings.load_profile("pydarknet")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """A test that fails ends the processes that it has started."""
+    yield
+    end_what_was_started()
 
 
 @pytest.fixture

@@ -73,10 +73,24 @@ def run(*arguments, cwd, **options):
     )
 
 
+STARTED: list[subprocess.Popen] = []
+
+
 def start(*arguments, cwd, **options):
     """Start the command line; standard output and error are pipes of text unless told otherwise."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard_signals, **options}
-    return subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), **pipes)
+    process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), **pipes)
+    STARTED.append(process)
+    return process
+
+
+def end_what_was_started():
+    """Kill what a test has started and, as it failed, not ended."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def heard_signals():

@@ -41,7 +41,7 @@ def main():
     run("data/build_stdlib_corpus.py")
     make("rnn", "data/stdlib.txt")
     if len(sys.argv) > 1:
-        make_without_the_end(sys.argv[1], OF_SHAKESPEARE, lstm_10min=(), shakespeare=measured)
+        make_without_the_end(sys.argv[1], OF_SHAKESPEARE, lstm_10min=())
     if len(sys.argv) > 2:
         make_without_the_end(sys.argv[2], OF_QUIJOTE, quijote=measured)
 

@@ -73,7 +73,9 @@ def test_a_second_interrupt_ends_at_once(here):
     """In the midst of an iteration of a minute: the first is answered at once, the second ends it."""
     write_cfg(here, LAYERS.replace("output=7", "output=300"), batch=1600, subdivisions=100, time_steps=500, max_batches=2)
     process = start("train", "tiny.cfg", "text.bin", "--processes", 1, cwd=here)
-    time.sleep(2)  # Python starts, and the first iteration begins
+    while not (here / "backup/.tiny.lock").exists():  # Python starts
+        time.sleep(0.05)
+    time.sleep(2)  # the first iteration begins
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     answer = itertools.dropwhile(lambda line: "finishing" not in line, process.stderr)
