@@ -50,7 +50,7 @@ def guarded(one_input):
         except PydarknetError as error:
             message = str(error)
             if not message.isprintable():
-                raise AssertionError(f"a message with a line end or another control character: {ascii(message)}") from error
+                raise AssertionError(f"a message with a line end or another control character: {message!a}") from error
             if len(message) > LONGEST:
                 raise AssertionError(f"a message of {len(message)} characters") from error
 

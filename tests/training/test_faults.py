@@ -243,9 +243,22 @@ def test_a_size_limit_during_a_save(here):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_log_on_a_full_disk(here):
     result = run("train", "tiny.cfg", "text.bin", "--log", "/dev/full", cwd=here)
+    assert (result.returncode, result.stderr) == (1, "pydarknet: /dev/full: cannot write the log: No space left on device\n")
+
+
+def test_a_log_whose_disk_fills_up_on_the_way(here):
+    """`ulimit -f`, above what the weights and the checkpoint need."""
+    limit = 1 << 16
+    result = run(
+        *("train", "tiny.cfg", "text.bin", "--log", "log.jsonl", *NO_END),
+        cwd=here,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "pydarknet: /dev/full: cannot write the progress: No space left on device"
-    assert iteration_of(here / "backup/tiny.checkpoint") == 1  # what was done before is not lost
+    saved, last = result.stderr.splitlines()[-2:]
+    assert last == "pydarknet: log.jsonl: cannot write the progress: File too large"
+    at = iteration_of(here / "backup/tiny.checkpoint")
+    assert at > 1 and saved.startswith(f"pydarknet: saved backup/tiny.backup after iteration {at}")  # nothing is lost
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
