@@ -17,6 +17,14 @@ SEEDS = [
     + END
     + b"temperature=2\n[cost]\ntype=sse\nscale=.5\n",
 ]
+LONG = 10_000  # of what is long: a number, a list, a line, a comment, a file of many sections
+SEEDS += [
+    NET.replace(b".1", b"1" * LONG) + END,
+    NET + b"policy=steps\nsteps=" + b",".join(b"%d" % n for n in range(LONG)) + b"\nscales=" + b".1," * LONG + b"1\n" + END,
+    NET + b"#" + b"x" * LONG + b"\n" + b" \t" * LONG + b"\n" + b"k" * LONG + b"=" + b"v" * LONG + b"\n" + END,
+    NET + b"[activation]\nactivation=elu\n" * (LONG // 100) + END,
+]
+OPTIONS = ["-max_len=100000"]
 little_memory()
 no_cfg_warnings()
 

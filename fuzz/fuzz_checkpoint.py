@@ -1,4 +1,4 @@
-"""Fuzz target: any bytes as a checkpoint, and if it is one, a run that goes on from it.
+"""Fuzz target: any bytes as a checkpoint, and if it is one, a run that goes on from it and saves.
 
 The checksum would stop every changed file at the door, so the first byte says how much of the file is made
 good: 0 nothing, 1 the checksum, 2 and more also the start (then the header ends at the first NUL).
@@ -53,4 +53,20 @@ def one_input(data):
     checkpoint = read_checkpoint(as_file(body))
     trainer = _trainer()
     trainer.restore(checkpoint)
-    next(trainer.run(), None)
+    # What was accepted can be saved, and is read again as what it is; so is the iteration after it.
+    for _ in range(2):
+        _check_saved(trainer)
+        if trainer.done:
+            return
+        trainer.step()
+
+
+def _check_saved(trainer):
+    path = as_file(b"", "saved.checkpoint")
+    checkpoint = trainer.checkpoint()
+    write_checkpoint(path, checkpoint)
+    again = read_checkpoint(path)
+    assert again.facts == checkpoint.facts
+    assert again.arrays.keys() == checkpoint.arrays.keys()
+    assert all(again.arrays[name].tobytes() == array.tobytes() for name, array in checkpoint.arrays.items())
+    _trainer().restore(again)

@@ -1,7 +1,8 @@
 """Run one fuzz target: ``python fuzz/run.py NAME [libFuzzer options]``, NAME being cfg, weights, checkpoint or tokens.
 
 A target is a module ``fuzz_NAME.py`` with ``SEEDS``, a list of byte strings to begin with, and
-``one_input(data)``, which may raise nothing but a PydarknetError. See README.md beside this file.
+``one_input(data)``, which may raise nothing but a PydarknetError; it may have ``OPTIONS`` of libFuzzer. See README.md beside
+this file.
 """
 
 import importlib
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+LONGEST = 2000  # characters of a message
 TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
 
 
@@ -30,7 +32,8 @@ def main():
             (corpus / f"seed-{number}").write_bytes(seed)
         corpora = [str(corpus)]
     # Atheris 3.0 never frees the result of a comparison of arrays, so `tokens` grows with the time: a higher limit.
-    defaults = [f"-artifact_prefix={findings}/{name}-", "-rss_limit_mb=4096"]
+    # An input that takes a minute is a finding too: something is quadratic.
+    defaults = [f"-artifact_prefix={findings}/{name}-", "-rss_limit_mb=4096", "-timeout=60", *getattr(target, "OPTIONS", [])]
     # libFuzzer starts itself anew, by a shell, to merge.
     itself = shlex.join([sys.executable, __file__, name])
     atheris.Setup([itself, *defaults, *options, *corpora], guarded(target.one_input))
@@ -38,15 +41,18 @@ def main():
 
 
 def guarded(one_input):
-    """``one_input`` without the errors that are a right answer: a PydarknetError of one line."""
+    """``one_input`` without the errors that are a right answer: a PydarknetError of one line that a terminal shows as it is."""
     from pydarknet.errors import PydarknetError
 
     def run(data):
         try:
             one_input(data)
         except PydarknetError as error:
-            if "\n" in str(error):
-                raise AssertionError("a message of more than one line") from error
+            message = str(error)
+            if not message.isprintable():
+                raise AssertionError(f"a message with a line end or another control character: {message!a}") from error
+            if len(message) > LONGEST:
+                raise AssertionError(f"a message of {len(message)} characters") from error
 
     return run
 

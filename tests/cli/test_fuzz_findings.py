@@ -29,9 +29,10 @@ def test_seeds(name, monkeypatch):
     monkeypatch.setattr(pydarknet.system.memory, "memory_at_hand", pydarknet.system.memory.memory_at_hand)
     monkeypatch.setattr(pydarknet.text.tokens, "_TOKEN_BLOCK", pydarknet.text.tokens._TOKEN_BLOCK)
     monkeypatch.setattr(sys, "path", [str(FUZZ), *sys.path])
-    target = importlib.import_module(name)
+    target, guarded = importlib.import_module(name), importlib.import_module("run").guarded
     accepted = 0
     for seed in target.SEEDS:
+        guarded(target.one_input)(seed)
         try:
             target.one_input(seed)
             accepted += 1

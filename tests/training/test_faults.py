@@ -1,6 +1,5 @@
 """Real processes that are stopped, killed, and run out of room: what they say, and what they leave."""
 
-import errno
 import itertools
 import os
 import random
@@ -9,12 +8,10 @@ import signal
 import time
 from pathlib import Path
 
-import command_line
 import pytest
 from runs import LAYERS, bytes_of, environment, run, start, write_cfg, write_text
 
 from pydarknet import load_network
-from pydarknet.cli.log import FileLog
 from pydarknet.training.backups import newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 
@@ -245,29 +242,25 @@ def test_a_size_limit_during_a_save(here):
     assert bytes_of(here / "whole")["tiny_final.weights"] == bytes_of(here / "backup")["tiny_final.weights"]
 
 
-def test_a_log_on_a_disk_that_fills_up(here, monkeypatch):
-    monkeypatch.chdir(here)
-    lines, put = [], FileLog._put
-
-    def put_three(log, text):
-        if len(lines) == 3:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        lines.append(text)
-        put(log, text)
-
-    monkeypatch.setattr(FileLog, "_put", put_three)
-    result = command_line.run("train", "tiny.cfg", "text.bin", "--log", "log.jsonl", "--no-sample")
-    assert result.code == 1
-    assert result.err.splitlines()[-1] == "pydarknet: log.jsonl: cannot write the progress: No space left on device"
-    assert iteration_of(here / "backup/tiny.checkpoint") == 3  # what was done before is not lost
-
-
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_log_on_a_full_disk(here):
     result = run("train", "tiny.cfg", "text.bin", "--log", "/dev/full", cwd=here)
+    assert (result.returncode, result.stderr) == (1, "pydarknet: /dev/full: cannot write the log: No space left on device\n")
+
+
+def test_a_log_whose_disk_fills_up_on_the_way(here):
+    """`ulimit -f`, above what the weights and the checkpoint need."""
+    limit = 1 << 16
+    result = run(
+        *("train", "tiny.cfg", "text.bin", "--log", "log.jsonl", *NO_END),
+        cwd=here,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "pydarknet: /dev/full: cannot write the log: No space left on device"
-    assert not (here / "backup/tiny.checkpoint").exists(), "it is told before the training"
+    saved, last = result.stderr.splitlines()[-2:]
+    assert last == "pydarknet: log.jsonl: cannot write the progress: File too large"
+    at = iteration_of(here / "backup/tiny.checkpoint")
+    assert at > 1 and saved.startswith(f"pydarknet: saved backup/tiny.backup after iteration {at}")  # nothing is lost
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
