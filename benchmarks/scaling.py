@@ -10,7 +10,7 @@ The time of a step of a network with P parameters and N ranks of b streams each 
 a, d: forward and backward, a part for the weights and one for each stream; u: the update, which every rank does whole; l: the
 latency of one round of the sum; W: its bandwidth. What a rank does by itself takes N / cores as long if cores are fewer. a and
 d come from steps of one rank with several b, u is measured alone, l and W come from sums of blocks of 1 to 64 MB. Steps of two
-and four ranks are the check: nothing is fitted to them. A time is the least of several rounds, each of several iterations.
+and four ranks are the check: nothing is fitted to them. A time is the least of several, of one rank by the processor's clock.
 """
 
 import argparse
@@ -22,11 +22,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-from commands import MPIEXEC, seconds_of
-from machine import describe
+from commands import CFG, MPIEXEC, seconds_of
+from machine import describe, python_text
+
+from pydarknet.darknet.cfg import parse_cfg_text
+from pydarknet.network import Network
+from pydarknet.optim.optimizers import clip_gradient
+from pydarknet.text.corpus import Corpus
+from pydarknet.training.trainer import Trainer
 
 V, T = 256, 32
 UNITS, STREAMS = (256, 512, 1024), (8, 16, 32, 64)
@@ -46,7 +51,7 @@ def parameters(H):
 
 
 def allreduce_times():
-    """In each rank: {MB: median seconds of a sum}; rank 0 prints it."""
+    """In each rank: {MB: seconds of a sum}; rank 0 prints it."""
     from mpi4py import MPI
 
     found = {}
@@ -57,47 +62,49 @@ def allreduce_times():
             start = time.perf_counter()
             MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, block, MPI.SUM)
             times.append(time.perf_counter() - start)
-        found[size] = median(times)
+        found[size] = min(times)
     if MPI.COMM_WORLD.rank == 0:
         print(json.dumps(found))
 
 
-def update_time(H):
-    """Seconds of Adam's update and the gradient's norm, alone."""
-    from pydarknet.darknet.cfg import parse_cfg_text
-    from pydarknet.network import Network
-    from pydarknet.optim.optimizers import clip_gradient
+def own_times(H, b, iterations=5):
+    """Processor seconds of a step of one rank with ``b`` streams, and of its update alone."""
+    network = Network(parse_cfg_text(CFG.format(H=H, B=b, T=T), "net.cfg"), srand=1)
+    trainer = Trainer(network, Corpus.from_symbols(python_text()), 1 + iterations, srand=1, train_call=network.train_call)
+    trainer.step()
+    return least(trainer.step, iterations), least(lambda: update(trainer), iterations)
 
-    layers = f"[lstm]\noutput={H}\n[connected]\noutput={V}\nactivation=linear\n[softmax]\n"
-    network = Network(parse_cfg_text(f"[net]\ninputs={V}\nadam=1\n{layers}", "net.cfg"), srand=1)
-    block, optimizer, times = network.parameters, network.optimizer_options.make(network.parameters), []
-    for _ in range(7):
-        block.gradients[:] = 1e-3
-        start = time.perf_counter()
-        clip_gradient(block, 1.0)
-        optimizer.update(block, 0.001, 1)
-        times.append(time.perf_counter() - start)
+
+def update(trainer):
+    clip_gradient(trainer.network.parameters, 1.0)
+    trainer.optimizer.update(trainer.network.parameters, 0.0, 1)
+
+
+def least(work, count):
+    times = []
+    for _ in range(count):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
     return min(times)
 
 
-def measured(rounds, iterations):
-    """All figures, as JSON can hold them: a list of [H, streams of a rank, ranks, seconds], and the sums."""
+def measured(rounds):
+    """All figures, as JSON can hold them: lists of [H, streams of a rank, ranks, seconds], and the sums."""
+    own = {(H, b): own_times(H, b) for H in UNITS for b in STREAMS}
+    updates = {str(H): min(own[H, b][1] for b in STREAMS) for H in UNITS}
     sums = {}
     for count in RANKS:
         result = subprocess.run(
             [MPIEXEC, "-n", str(count), sys.executable, __file__, "--allreduce"], capture_output=True, check=True
         )
         sums[str(count)] = json.loads(result.stdout)
+    whole = dict.fromkeys([(H, STREAMS[-1] // count, count) for H in UNITS for count in RANKS], math.inf)
     with tempfile.TemporaryDirectory() as folder:
-        cases = [(H, b, 1) for H in UNITS for b in STREAMS]
-        cases += [(H, STREAMS[-1] // count, count) for H in UNITS for count in RANKS]
-        least = dict.fromkeys(cases, math.inf)
         for _ in range(rounds):
-            for H, b, count in cases:
-                seconds = min(seconds_of(folder, (H, b * count, T), iterations, ranks=count))
-                least[H, b, count] = min(least[H, b, count], seconds)
-    steps = [[*case, seconds] for case, seconds in least.items()]
-    updates = {str(H): update_time(H) for H in UNITS}
+            for H, b, count in whole:
+                whole[H, b, count] = min(whole[H, b, count], *seconds_of(folder, (H, b * count, T), 6, ranks=count))
+    steps = [[*case, 1, seconds] for case, (seconds, _) in own.items()] + [[*case, seconds] for case, seconds in whole.items()]
     return {"machine": describe(), "cores": os.cpu_count(), "steps": steps, "sums": sums, "updates": updates}
 
 
@@ -153,14 +160,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--allreduce", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--from", dest="source")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=5, help="of a run, of which the first two don't count")
+    parser.add_argument("--rounds", type=int, default=3, help="of the runs of two and four ranks")
     parser.add_argument("--out", help="keep the figures in this file")
     options = parser.parse_args()
     if options.allreduce:
         allreduce_times()
         return
-    found = json.loads(Path(options.source).read_text()) if options.source else measured(options.rounds, options.iterations)
+    found = json.loads(Path(options.source).read_text()) if options.source else measured(options.rounds)
     if options.out:
         Path(options.out).write_text(json.dumps(found))
     model = Model(found)

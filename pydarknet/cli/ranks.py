@@ -35,7 +35,7 @@ def make_ranks(mpi):
         return ranks
     if size > 1:
         tell(f"mpirun has started this command {size} times: add --mpi, and the {size} ranks share one run")
-        sys.exit(2)
+        sys.exit(0 if rank else 2)  # Open MPI ends all at the first failure: rank 0 must have said it by then
     return Alone()
 
 

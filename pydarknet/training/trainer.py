@@ -67,8 +67,9 @@ class Trainer:
     ``max_batches`` takes the place of the cfg's: the number of the last iteration, counted from the
     network's first (Darknet's batch number, seen / samples of an update). ``srand`` seeds the
     streams' offsets; ``validation`` is a :class:`~pydarknet.training.validation.Validation` of the same network;
-    ``train_call`` does what the network's own does, on several cores (:func:`~pydarknet.training.processes.stream_processes`);
-    by default :meth:`run` takes what :mod:`pydarknet.sharing` chooses, as the command does.
+    ``train_call`` does what the network's own does, elsewhere or on several cores
+    (:func:`~pydarknet.training.processes.stream_processes`, :mod:`~pydarknet.training.device`); by default
+    :meth:`run` takes what :mod:`pydarknet.sharing` chooses, as the command does.
 
     Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
     TextError for a symbol that the network has no input for.
