@@ -1,13 +1,10 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
 import math
-import multiprocessing
-import os
 import shlex
-import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from pydarknet.cli.commands import command, typed_words, words_of
 from pydarknet.cli.log import Picture, TensorBoard, header, open_log
 from pydarknet.cli.options import PATH, check_name, dialect_option, settings_option, split_cfg, split_weights, srand_option
 from pydarknet.cli.report import make_report
+from pydarknet.cli.signals import StopSignals
 from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
@@ -217,7 +215,8 @@ def train(
             )
             for path in backups.planned():
                 check_output(path, inputs)
-            stopped_by = stack.enter_context(stop_signals())
+            stop = stack.enter_context(StopSignals())
+            trainer.interrupted = lambda: bool(stop)
             reports, after = [], trainer.iteration if checkpoint else None
             if log_file:
                 head = header(trainer, shlex.join(["pydarknet", *typed_words()]), srand)
@@ -226,8 +225,9 @@ def train(
                 reports.append(stack.enter_context(TensorBoard(tensorboard, after)))
             if plot_file:
                 reports.append(stack.enter_context(Picture(plot_file)))
+            stop.descriptors.update(number for number in (report.fileno() for report in reports) if number is not None)
             samples = None if no_sample or (quiet and not reports) else Samples(network, trainer.max_batches, sample_every)
-            _train(trainer, backups, reports, samples, None if quiet else print_every, checkpoint, stopped_by)
+            _train(trainer, backups, reports, samples, None if quiet else print_every, checkpoint, stop)
             if not quiet:
                 _tell_what_next(trainer, backups, cfg, start)
 
@@ -246,7 +246,7 @@ def _gradients(network, processes, device, verbose=False):
     return calls
 
 
-def _train(trainer, backups, reports, samples, print_every, checkpoint, stopped_by):
+def _train(trainer, backups, reports, samples, print_every, checkpoint, stop):
     """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
     if checkpoint:
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
@@ -254,12 +254,12 @@ def _train(trainer, backups, reports, samples, print_every, checkpoint, stopped_
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
     backups.begin()
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
-        step = _run(trainer, backups, [*reports, progress] if progress else reports, samples, stopped_by)
+        step = _run(trainer, backups, [*reports, progress] if progress else reports, samples, stop)
     if not trainer.done:
-        path = backups.save()
+        path = _saved(backups.save, stop)
         _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
-        sys.exit(128 + stopped_by[0])
-    final = backups.save_final()
+        sys.exit(stop.code)
+    final = _saved(backups.save_final, stop)
     if trainer.stopped_early:
         _say(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
     click.echo(f"Saved {show(final)}")
@@ -323,26 +323,41 @@ def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
 
 
-def _run(trainer, backups, reports, samples, stopped_by):
+def _run(trainer, backups, reports, samples, stop):
     """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
-    begun = trainer.iteration
+    begun, step, steps = trainer.iteration, None, trainer.run()
+    stop.rescue = lambda: backups.save() if trainer.iteration > begun else None
     try:
-        for step in trainer.run():
-            backups.after(step)
-            sample = samples.after(step, trainer.validation is not None) if samples else None
+        while True:
+            with stop.undisturbed():
+                if (found := next(steps, None)) is None:
+                    break
+                step = found
+                backups.after(step)
+                sample = samples.after(step, trainer.validation is not None) if samples else None
             for report in reports:
                 report(step, sample)
-            if stopped_by:
+            if stop:
                 break
     except Diverged:
         raise
     except (PydarknetError, BrokenPipeError, MemoryError):
         if trainer.iteration > begun:
             with suppress(PydarknetError):  # the first error is the one to tell
-                path = backups.save()
+                path = _saved(backups.save, stop)
                 _say(f"saved {show(path)} after iteration {trainer.iteration}: the same command with --resume goes on")
         raise
+    finally:
+        steps.close()
     return step
+
+
+def _saved(save, stop):
+    """What ``save()`` returns; then nothing is left to rescue."""
+    with stop.undisturbed():
+        path = save()
+        stop.rescue = None
+    return path
 
 
 def _tell_best(trainer, backups, final, step):
@@ -380,35 +395,3 @@ def words_to_go_on(start):
 
 def _say(message):
     click.echo(f"pydarknet: {message}", err=True)
-
-
-@contextmanager
-def stop_signals():
-    """While it lasts, SIGINT, SIGTERM and SIGHUP are only noted, in the list it gives; a SIGINT after one interrupts at once.
-
-    So an iteration is always whole: an interrupted update would leave half of the parameters moved.
-    A signal that the process was started to ignore (as shells start a background job) stays ignored.
-    """
-    noted: list[int] = []
-
-    def note(number, frame):
-        first, at_once = not noted, bool(noted) and number == signal.SIGINT
-        noted.append(number)  # before anything is written: whoever reads it may send the next signal at once
-        said = b"interrupted" if at_once else b"finishing this iteration; Ctrl-C again stops now, without saving"
-        if at_once or first:
-            with suppress(OSError):  # not click.echo: the signal may have come in the midst of one
-                os.write(2, b"\npydarknet: " + said + b"\n")
-        if at_once:  # an exception could be lost: Python drops one that is raised in a __del__
-            for process in multiprocessing.active_children():
-                process.kill()
-            os._exit(130)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    ours = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-    for number in ours:
-        signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
