@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pydarknet
@@ -97,6 +98,19 @@ def heard_signals():
     """In a new process: signals do what they do by default. A shell's background job, or nohup, ignores some."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+def wait_until_it_listens(process):
+    """Until a process of ``train`` takes the signals that stop it; before, they end Python as it starts."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():  # macOS
+        time.sleep(5)
+        return
+    while process.poll() is None:
+        caught = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
 
 
 def bytes_of(folder, *without):

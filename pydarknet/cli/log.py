@@ -64,6 +64,9 @@ class FileLog(Report):
         with suppress(OSError):  # what could not be written has been told
             self._file.close()
 
+    def fileno(self):
+        return self._file.fileno()
+
     def write(self, step, sample=None):
         if step.iteration % self._every and step.valid_loss is None and sample is None:
             return

@@ -37,6 +37,10 @@ class Report:
     def __exit__(self, *_):
         pass
 
+    def fileno(self):
+        """The descriptor that tells whether it can be written, or None."""
+        return None
+
     def write(self, step, sample=None):
         """Write ``step``, and the ``sample`` behind it if there is one. May raise OSError."""
         raise NotImplementedError

@@ -1,13 +1,10 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
 import math
-import multiprocessing
-import os
 import shlex
-import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from pydarknet.cli.log import Picture, TensorBoard, header, open_log
 from pydarknet.cli.options import PATH, check_name, dialect_option, settings_option, split_cfg, split_weights, srand_option
 from pydarknet.cli.ranks import make_ranks
 from pydarknet.cli.report import make_report
+from pydarknet.cli.signals import StopSignals
 from pydarknet.darknet.weights import read_header
 from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
@@ -247,7 +245,9 @@ def train(
                 backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite, base, to_save))
                 for path in backups.planned():
                     check_output(path, inputs)
-            stopped_by = ranks.hear(stack.enter_context(stop_signals(mpi, ranks.first)))
+            stop = stack.enter_context(StopSignals(mpi, ranks.first))
+            stop.agreed = ranks.hear(stop.numbers)
+            trainer.interrupted = lambda: bool(stop)
             if log_file and ranks.first:
                 head = header(trainer, shlex.join(["pydarknet", *typed_words()]), srand)
                 reports.append(stack.enter_context(open_log(log_file, head, after, log_every)))
@@ -256,11 +256,12 @@ def train(
             if plot_file and ranks.first:
                 reports.append(stack.enter_context(Picture(plot_file)))
         if not ranks.first:
-            _follow(trainer, ranks.steps(trainer, None), stopped_by)
+            _follow(trainer, ranks.steps(trainer, None), stop)
             return
+        stop.descriptors.update(number for number in (report.fileno() for report in reports) if number is not None)
         samples = None if no_sample or (quiet and not reports) else Samples(network, trainer.max_batches, sample_every)
         steps = ranks.steps(trainer, backups.checkpoint)
-        _train(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stopped_by)
+        _train(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stop)
         if not quiet:
             _tell_what_next(trainer, backups, cfg, start)
 
@@ -281,7 +282,7 @@ def _gradients(network, processes, device, ranks=None, verbose=False):
     return calls
 
 
-def _train(trainer, steps, backups, reports, samples, print_every, checkpoint, stopped_by):
+def _train(trainer, steps, backups, reports, samples, print_every, checkpoint, stop):
     """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
     if checkpoint:
         _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
@@ -289,12 +290,12 @@ def _train(trainer, steps, backups, reports, samples, print_every, checkpoint, s
         _say(_what_is_kept(backups, going_on=checkpoint is not None))
     backups.begin()
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
-        step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stopped_by)
+        step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stop)
     if not trainer.done:
-        path = backups.save()
+        path = _saved(backups.save, stop)
         _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
-        sys.exit(128 + stopped_by[0])
-    final = backups.save_final()
+        sys.exit(stop.code)
+    final = _saved(backups.save_final, stop)
     if trainer.stopped_early:
         _say(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
     click.echo(f"Saved {show(final)}")
@@ -302,13 +303,13 @@ def _train(trainer, steps, backups, reports, samples, print_every, checkpoint, s
         _tell_best(trainer, backups, final, step)
 
 
-def _follow(trainer, steps, stopped_by):
+def _follow(trainer, steps, stop):
     """What every rank but the first does: the iterations, and no more."""
     for _ in steps:
-        if stopped_by:
+        if stop:
             break
     if not trainer.done:
-        sys.exit(128 + stopped_by[0])
+        sys.exit(stop.code)
 
 
 def _what_is_kept(backups, going_on):
@@ -367,26 +368,41 @@ def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
 
 
-def _run(trainer, steps, backups, reports, samples, stopped_by):
+def _run(trainer, steps, backups, reports, samples, stop):
     """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
-    begun = trainer.iteration
+    begun, step = trainer.iteration, None
+    stop.rescue = lambda: backups.save() if trainer.iteration > begun else None
     try:
-        for step in steps:
-            backups.after(step)
-            sample = samples.after(step, trainer.validation is not None) if samples else None
+        while True:
+            with stop.undisturbed():
+                if (found := next(steps, None)) is None:
+                    break
+                step = found
+                backups.after(step)
+                sample = samples.after(step, trainer.validation is not None) if samples else None
             for report in reports:
                 report(step, sample)
-            if stopped_by:
+            if stop:
                 break
     except Diverged:
         raise
     except (PydarknetError, BrokenPipeError, MemoryError):
         if trainer.iteration > begun:
             with suppress(PydarknetError):  # the first error is the one to tell
-                path = backups.save()
+                path = _saved(backups.save, stop)
                 _say(f"saved {show(path)} after iteration {trainer.iteration}: the same command with --resume goes on")
         raise
+    finally:
+        steps.close()
     return step
+
+
+def _saved(save, stop):
+    """What ``save()`` returns; then nothing is left to rescue."""
+    with stop.undisturbed():
+        path = save()
+        stop.rescue = None
+    return path
 
 
 def _tell_best(trainer, backups, final, step):
@@ -429,36 +445,3 @@ def words_to_go_on(start):
 
 def _say(message):
     click.echo(f"pydarknet: {message}", err=True)
-
-
-@contextmanager
-def stop_signals(mpi=False, first=True):
-    """While it lasts, SIGINT, SIGTERM and SIGHUP are only noted, in the list it gives; a SIGINT after one interrupts at once.
-
-    So an iteration is always whole: an interrupted update would leave half of the parameters moved.
-    A signal that the process was started to ignore (as shells start a background job) stays ignored. A rank of
-    ``mpi`` leaves it to mpirun to interrupt at once, and only the ``first`` says anything.
-    """
-    noted: list[int] = []
-
-    def note(number, frame):
-        once, at_once = not noted, bool(noted) and number == signal.SIGINT and not mpi
-        noted.append(number)  # before anything is written: whoever reads it may send the next signal at once
-        said = b"interrupted" if at_once else b"finishing this iteration; Ctrl-C again stops now, without saving"
-        if at_once or (once and first):
-            with suppress(OSError):  # not click.echo: the signal may have come in the midst of one
-                os.write(2, b"\npydarknet: " + said + b"\n")
-        if at_once:  # an exception could be lost: Python drops one that is raised in a __del__
-            for process in multiprocessing.active_children():
-                process.kill()
-            os._exit(130)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    ours = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-    for number in ours:
-        signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)

@@ -28,6 +28,7 @@ from pydarknet.system.files import show
 from pydarknet.training import run_state
 from pydarknet.training.checkpoint import Checkpoint
 from pydarknet.training.trainer import Diverged
+from pydarknet.training.validation import Interrupted
 
 KNOWN = PydarknetError, MemoryError, OSError  # what may befall a rank, and is told in a line
 ROW = 4
@@ -129,7 +130,21 @@ class Ranks:
     def measured(self, validation):
         """``validation``, which rank 0 alone measures from now on."""
         measure = validation.measure
-        validation.measure = lambda: self.from_first(measure)
+
+        def on_first():
+            try:
+                return measure(lambda: bool(self._noted)), None
+            except Interrupted:
+                return None, self._noted[0]
+
+        def everywhere(interrupted=None):
+            loss, number = self.from_first(on_first)
+            if number is not None:
+                self.stopped_by.append(number)
+                raise Interrupted
+            return loss
+
+        validation.measure = everywhere
         return validation
 
     @contextmanager

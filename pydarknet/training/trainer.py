@@ -31,9 +31,10 @@ from pydarknet.system.memory import check_training_memory
 from pydarknet.text.corpus import Corpus
 from pydarknet.training import run_state
 from pydarknet.training.checkpoint import Checkpoint
-from pydarknet.training.validation import Validation
+from pydarknet.training.validation import Interrupted, Validation
 
 SCAN_AT_ONCE = 1 << 16  # symbols
+UNMEASURED = {"loss", "rate", "seconds"}  # what is kept of an iteration until its measurement has been made
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ class Trainer:
     streams' offsets; ``validation`` is a :class:`~pydarknet.training.validation.Validation` of the same network;
     ``train_call`` does what the network's own does, elsewhere or on several cores
     (:func:`~pydarknet.training.processes.stream_processes`, :mod:`~pydarknet.training.device`); by default
-    :meth:`run` takes what :mod:`pydarknet.sharing` chooses, as the command does.
+    :meth:`run` takes what :mod:`pydarknet.sharing` chooses, as the command does. While ``interrupted``, a function,
+    gives true, a measurement of the held-out text is given up: :meth:`run` ends then, and its iteration is yielded when the
+    run goes on, also from a checkpoint, with the measurement.
 
     Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
     TextError for a symbol that the network has no input for.
@@ -83,6 +86,7 @@ class Trainer:
         srand: int | None = None,
         validation: Validation | None = None,
         train_call: Callable[[np.ndarray, np.ndarray], float] | None = None,
+        interrupted: Callable[[], bool] | None = None,
     ) -> None:
         if isinstance(corpus, (str, bytes, os.PathLike)):
             corpus = Corpus.open(corpus)
@@ -92,6 +96,8 @@ class Trainer:
             )
         self.network = network
         self.train_call = train_call
+        self.interrupted = interrupted
+        self._unmeasured: dict[str, Any] | None = None  # of the last iteration, while its measurement is still to be made
         self.corpus = corpus
         self.validation = validation
         self.schedule = network.schedule
@@ -143,7 +149,7 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.iteration >= self.max_batches or self.stopped_early
+        return self._unmeasured is None and (self.iteration >= self.max_batches or self.stopped_early)
 
     def checkpoint(self) -> Checkpoint:
         """A :class:`~pydarknet.training.checkpoint.Checkpoint` to write before the next iteration."""
@@ -164,8 +170,16 @@ class Trainer:
         return {"offsets": self.offsets}
 
     def facts(self) -> dict[str, Any]:
-        """Its own part of a checkpoint: the iteration, the running average and the generator of the offsets."""
-        return {"iteration": self.iteration, "avg_loss": self.avg_loss, "random": {"offsets": self.random.bit_generator.state}}
+        """Its own part of a checkpoint: the iteration, the running average and the generator of the offsets.
+
+        Of an iteration that is still to be measured also what its :class:`Step` will say.
+        """
+        return {
+            "iteration": self.iteration,
+            "avg_loss": self.avg_loss,
+            "unmeasured": self._unmeasured,
+            "random": {"offsets": self.random.bit_generator.state},
+        }
 
     def check(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Raise ValueError for what no run of this text can have."""
@@ -174,13 +188,20 @@ class Trainer:
         average = facts.get("avg_loss", "")
         if average is not None and not (type(average) is float and math.isfinite(average)):
             raise ValueError("has no usable 'avg_loss'")
+        unmeasured = facts.get("unmeasured")  # earlier versions did not write it
+        if unmeasured is not None and not (
+            type(unmeasured) is dict
+            and unmeasured.keys() == UNMEASURED
+            and all(type(value) is float and math.isfinite(value) for value in unmeasured.values())
+        ):
+            raise ValueError("has no usable 'unmeasured'")
         if facts.get("iteration") != facts["seen"] // self.samples:
             raise ValueError("has no usable 'iteration': it does not agree with the characters seen")
         check_state(facts, "offsets")
 
     def take(self, facts: dict[str, Any]) -> None:
         """Go on from the ``facts``; the offsets are in place."""
-        self.avg_loss = facts["avg_loss"]
+        self.avg_loss, self._unmeasured = facts["avg_loss"], facts.get("unmeasured")
         self.random.bit_generator.state = facts["random"]["offsets"]
 
     def run(self) -> Iterator[Step]:
@@ -188,19 +209,23 @@ class Trainer:
 
         Raises TrainingError when there is nothing to do, and what :meth:`step` raises.
         """
-        if self.iteration >= self.max_batches:
+        if self.iteration >= self.max_batches and self._unmeasured is None:
             raise TrainingError(
                 f"{self.iteration} iterations are done already and max_batches is {self.max_batches}: "
                 "nothing to do; to go on, raise max_batches (--max-batches N)"
             )
-        if self.stopped_early:
+        if self.stopped_early and self._unmeasured is None:
             raise TrainingError(
                 "this run was stopped because its validation loss no longer fell: "
                 "nothing to do; raise --patience, or leave it out"
             )
         with self._shared_out():
             while not self.done:
-                yield self.step()
+                try:
+                    step = self.step()
+                except Interrupted:
+                    return
+                yield step
 
     @contextmanager
     def _shared_out(self):
@@ -217,7 +242,25 @@ class Trainer:
                 self.train_call = None
 
     def step(self) -> Step:
-        """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite."""
+        """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite.
+
+        Raises :class:`~pydarknet.training.validation.Interrupted` if its measurement was given up; the next call makes that.
+        """
+        if self._unmeasured is None:
+            self._unmeasured = self._iterate()
+        step = Step(
+            iteration=self.iteration,
+            avg_loss=self.avg_loss,
+            characters=self.network.seen,
+            epochs=self.network.seen / len(self.corpus),
+            valid_loss=self._validate(),
+            **self._unmeasured,
+        )
+        self._unmeasured = None
+        return step
+
+    def _iterate(self):
+        """Do one iteration, without its measurement; return loss, rate and seconds."""
         start = time.perf_counter()
         network = self.network
         loss = 0.0
@@ -237,10 +280,7 @@ class Trainer:
                 clip_gradient(network.parameters, network.optimizer_options.clip_norm * self.samples)
             self.optimizer.update(network.parameters, rate, self.samples)
         self.avg_loss = loss if self.avg_loss is None else 0.9 * self.avg_loss + 0.1 * loss
-        seconds = time.perf_counter() - start
-        return Step(
-            self.iteration, loss, self.avg_loss, rate, seconds, network.seen, network.seen / len(self.corpus), self._validate()
-        )
+        return {"loss": loss, "rate": rate, "seconds": time.perf_counter() - start}
 
     @contextmanager
     def _whole_or_not_at_all(self):
@@ -286,7 +326,7 @@ class Trainer:
         if self.validation is None:
             return None
         with np.errstate(over="ignore", invalid="ignore"):  # as in a call of training: said once, below
-            loss = self.validation.after(self.iteration, last=self.iteration == self.max_batches)
+            loss = self.validation.after(self.iteration, last=self.iteration == self.max_batches, interrupted=self.interrupted)
         if loss is not None and not math.isfinite(loss):
             raise diverged(self.iteration, f"the loss on the held-out text is {loss}")
         return loss

@@ -20,6 +20,10 @@ SHARE_OF_TIME = 1 / 3  # a forward pass takes about a third of a training step's
 SEEN = ("best_loss", "best_iteration", "lowest_loss", "since_lowest", "since_cut", "rate_factor")
 
 
+class Interrupted(Exception):
+    """A measurement was given up on the way, and has left nothing."""
+
+
 class Validation:
     """The held-out text ``corpus`` of ``network``, measured every ``every`` iterations.
 
@@ -49,12 +53,15 @@ class Validation:
         best = "not measured yet" if self.best_loss is None else f"best {self.best_loss:.4f} nats at {self.best_iteration}"
         return f"Validation({self.corpus!r}, every {self.every} iterations, {best})"
 
-    def after(self, iteration, last):
-        """Measure if it is time, or if this iteration is the ``last``; return the loss, or None."""
+    def after(self, iteration, last, interrupted=None):
+        """Measure if it is time, or if this iteration is the ``last``; return the loss, or None.
+
+        Raises Interrupted, with all as it was before, if ``interrupted()`` is true on the way.
+        """
         regular = iteration % self.every == 0
         if not regular and not last:
             return None
-        loss = self.measure()
+        loss = self.measure(interrupted)
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_iteration = loss, iteration
         if regular:
@@ -109,8 +116,8 @@ class Validation:
             raise ValueError("has no usable 'validation'")
         return known if known.get("text") == self.corpus.digest() else {}
 
-    def measure(self):
-        """The mean cross-entropy of the held-out text, in nats a symbol."""
+    def measure(self, interrupted=None):
+        """The mean cross-entropy of the held-out text, in nats a symbol. Raises Interrupted if ``interrupted()`` on the way."""
         length = len(self.corpus) - 1  # the first symbol is not predicted
         streams = max(1, min(STREAMS, length // CHARACTERS_OF_A_STREAM))
         part = length // streams
@@ -119,6 +126,8 @@ class Validation:
         loss = 0.0
         with self.network.side_state():
             for t in range(0, part, steps):
+                if interrupted and interrupted():
+                    raise Interrupted
                 text = self.corpus.gather(starts + t, min(steps, part - t), self.network.inputs)
                 loss += self.network.nats(text[:-1], text[1:]).sum()
         return float(loss) / (part * streams)

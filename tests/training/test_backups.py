@@ -69,7 +69,7 @@ def test_best_weights_are_those_of_the_best_measurement(tmp_path):
         tmp_path, max_batches=8, validation=lambda network: Validation(network, Corpus.from_symbols(text(100)), every=2)
     )
     losses = iter([3, 2, 2.5, 4])
-    trainer.validation.measure = lambda: next(losses)
+    trainer.validation.measure = lambda interrupted: next(losses)
     values = {}
     with Backups(trainer, tmp_path) as backups:
         for step in trainer.run():

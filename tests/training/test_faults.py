@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import LAYERS, bytes_of, environment, run, start, write_cfg, write_text
+from runs import LAYERS, bytes_of, environment, run, start, wait_until_it_listens, write_cfg, write_text
 
 from pydarknet import load_network
 from pydarknet.training.backups import newest_checkpoint
@@ -70,9 +70,8 @@ def test_a_second_interrupt_ends_at_once(here):
     """In the midst of an iteration of a minute: the first is answered at once, the second ends it."""
     write_cfg(here, LAYERS.replace("output=7", "output=300"), batch=1600, subdivisions=100, time_steps=500, max_batches=2)
     process = start("train", "tiny.cfg", "text.bin", "--processes", 1, cwd=here)
-    while not (here / "backup/.tiny.lock").exists():  # Python starts
-        time.sleep(0.05)
-    time.sleep(2)  # the first iteration begins
+    wait_until_it_listens(process)
+    time.sleep(0.5)  # the first iteration begins
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     answer = itertools.dropwhile(lambda line: "finishing" not in line, process.stderr)

@@ -300,7 +300,7 @@ def test_counts_begin_at_1(tmp_path, name):
 def scripted(trainer, losses):
     """Let the measurements of ``trainer`` be ``losses``."""
     left = iter(losses)
-    trainer.validation.measure = lambda: next(left)
+    trainer.validation.measure = lambda interrupted: next(left)
 
 
 def test_plateau_halves_the_rate(tmp_path):
