@@ -24,5 +24,7 @@ def test_a_recipe_trains(cfg):
 def test_shipped_weights_write_text(weights):
     network = load_network(ROOT / "cfg" / f"{weights.stem}.cfg", weights)
     text = bytes(int(step[0]) for step in generate(network, b"the ", 200, 0.5, CRandom(1)))
-    assert len(set(text)) > 10 and text.isascii()
+    written = text.decode("utf-8", "ignore")
+    assert len(set(text)) > 10 and len(written.encode()) >= len(text) - 3, "whole characters, but for a last one that is cut"
+    assert all(c.isascii() or c.isalpha() for c in written)
     assert text.count(b" ") > 10, text
