@@ -26,5 +26,5 @@ def test_shipped_weights_write_text(weights):
     text = bytes(int(step[0]) for step in generate(network, b"the ", 200, 0.5, CRandom(1)))
     written = text.decode("utf-8", "ignore")
     assert len(set(text)) > 10 and len(written.encode()) >= len(text) - 3, "whole characters, but for a last one that is cut"
-    assert all(c.isascii() or c.isalpha() for c in written)
+    assert all(c.isprintable() or c in "\t\n" for c in written)
     assert text.count(b" ") > 10, text
