@@ -158,7 +158,7 @@ class TensorBoard(Report):
             self._writer.close()
 
     def write(self, step, sample=None):
-        for name, value in (("loss/training", step.loss), ("loss/held out", step.valid_loss), ("rate", step.rate)):
+        for name, value in (("loss/training", step.loss), ("loss/held_out", step.valid_loss), ("rate", step.rate)):
             if value is not None:
                 self._writer.add_scalar(name, value, step.iteration)
         if sample is not None:

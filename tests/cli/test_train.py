@@ -503,7 +503,7 @@ def test_tensorboard_gets_losses_and_samples(here):
     pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install '.[tensorboard]'")
     train("text.bin", "--tensorboard", "board", "--valid-fraction", ".1", "--max-batches", 3)
     (events,) = Path("board").iterdir()
-    assert all(tag in events.read_bytes() for tag in (b"loss/training", b"loss/held out", b"rate", b"sample"))
+    assert all(tag in events.read_bytes() for tag in (b"loss/training", b"loss/held_out", b"rate", b"sample"))
 
 
 def test_samples_of_any_network_are_one_line_away_from_a_terminal(here):

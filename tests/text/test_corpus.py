@@ -159,6 +159,15 @@ def test_digest_goes_by_the_symbols_alone(tmp_path):
     assert Corpus.from_symbols(np.array(list(b"abcdefgh"))).digest() != first.digest()  # tokens, not bytes
 
 
+def test_digest_of_five_megabytes_takes_in_every_byte():
+    data = bytearray(5 << 20)
+    whole = Corpus.from_symbols(data).digest()
+    for at in (4095, 4096, 4500, len(data) // 2, len(data) - 1):
+        data[at] = 1
+        assert Corpus.from_symbols(data).digest() != whole, at
+        data[at] = 0
+
+
 def test_digest_of_a_long_text_samples_it(monkeypatch):
     monkeypatch.setattr(corpus_module, "_HASH_WHOLE", 10_000_000)
     data = bytearray(np.random.default_rng(0).integers(0, 256, 10_000_001, np.uint8))

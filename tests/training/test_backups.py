@@ -256,5 +256,10 @@ def test_what_a_killed_process_left_is_swept_in_time(tmp_path):
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - backups_module.FORGOTTEN - 5,) * 2)
+    others = [tmp_path / name for name in ("notes.tmp", ".hidden.tmp", "pydarknet-00.tmp", ".pydarknet-00.tmp.txt")]
+    for path in others:
+        path.write_bytes(b"precious")
+        os.utime(path, (0, 0))
     Backups(make_trainer(tmp_path), tmp_path)
     assert not old.exists() and new.exists()  # the new one may be another run's, being written
+    assert all(path.read_bytes() == b"precious" for path in others)
