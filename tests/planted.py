@@ -1,9 +1,9 @@
 """Do the tests notice? Plants small faults in a copy of the project, one at a time, and runs the tests that should fail.
 
-    python3 tests/planted.py            # all of them: about twenty minutes
+    python3 tests/planted.py            # all of them: half an hour
     python3 tests/planted.py lock bar   # those with one of these words in their names
 
-Each fault once passed the whole suite though it changes what a user gets. A fault that no test notices, or whose place in
+Most of them once passed the whole suite though they change what a user gets. A fault that no test notices, or whose place in
 the code is no longer found, is an error: then the entry is brought up to date, or a test written.
 """
 

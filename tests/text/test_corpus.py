@@ -146,6 +146,13 @@ def test_arguments_out_of_range():
             too_short()
 
 
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.26, 3), (0.24, 2), (0.2, 2), (0.79, 8)])
+def test_the_part_that_is_held_out_is_the_nearest_to_the_fraction(fraction, held_out):
+    train, valid = Corpus.from_symbols(bytes(range(10))).split(fraction)
+    assert (len(train), len(valid)) == (10 - held_out, held_out)
+    assert valid.symbols(0, held_out).tolist() == list(range(10 - held_out, 10))
+
+
 # Fingerprints
 
 
