@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from runs import bytes_of, make_trainer, text
 
+from pydarknet.darknet.weights import read_header
 from pydarknet.errors import CheckpointError, PydarknetError, TrainingError, WeightsError
 from pydarknet.system.locks import Lock
 from pydarknet.text.corpus import Corpus
@@ -80,6 +81,25 @@ def test_best_weights_are_those_of_the_best_measurement(tmp_path):
 
 
 # Going on
+
+
+def test_the_best_weights_are_there_before_the_checkpoint_that_knows_of_them(tmp_path, monkeypatch):
+    write, known = backups_module.write_checkpoint, []
+
+    def looked(path, checkpoint):
+        best = checkpoint.facts["validation"]["best_iteration"]
+        header = read_header(tmp_path / "tiny_best.weights")
+        assert header.seen == best * trainer.samples
+        known.append(best)
+        write(path, checkpoint)
+
+    monkeypatch.setattr(backups_module, "write_checkpoint", looked)
+    held_out = lambda network: Validation(network, Corpus.from_symbols(text(500, seed=2)), every=1)  # noqa: E731
+    trainer = make_trainer(tmp_path, validation=held_out, max_batches=20)
+    with Backups(trainer, tmp_path, every=1) as backups:
+        for step in trainer.run():
+            backups.after(step)
+    assert len(known) == 20 and len(set(known)) > 3
 
 
 def test_the_newest_good_one(tmp_path):

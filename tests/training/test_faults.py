@@ -12,10 +12,20 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runs import LAYERS, bytes_of, environment, run, start, wait_until_it_listens, write_cfg, write_text
+from runs import (
+    LAYERS,
+    bytes_of,
+    check_whole,
+    environment,
+    run,
+    start,
+    wait_until_it_listens,
+    workers_of,
+    write_cfg,
+    write_text,
+)
 
 from pydarknet import load_network
-from pydarknet.training.backups import newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 
 NO_END = ("--max-batches", 10**9)
@@ -107,7 +117,7 @@ def kill_and_resume(here, kills, iterations, save_every, seed, more=()):
     starting. On average the kills come in the first three fifths of the run, however busy the machine.
     """
     whole = ("--srand", 1, "--max-batches", iterations, "--save-every", save_every, *more)
-    undisturbed = run("train", "tiny.cfg", "text.bin", *whole, "--backup", "whole", cwd=here)
+    undisturbed = run("train", "tiny.cfg", "text.bin", *whole, "--backup", "whole", cwd=here, timeout=600)
     assert undisturbed.returncode == 0, undisturbed.stderr
     moments, found = random.Random(seed), []
     for _ in range(kills):
@@ -135,34 +145,13 @@ def kill_and_resume(here, kills, iterations, save_every, seed, more=()):
         assert not [line for line in said if "Traceback" in line or "warning" in line], said
         found.append(check_whole(here))
     else:
-        result = run("train", "tiny.cfg", "text.bin", *whole, "--resume", cwd=here)
+        result = run("train", "tiny.cfg", "text.bin", *whole, "--resume", cwd=here, timeout=600)
         assert result.returncode == 0, result.stderr
     a, b = bytes_of(here / "whole"), bytes_of(here / "backup")
     assert a.keys() == b.keys()
     for name in a:
         assert a[name] == b[name], f"{name} differs"
     return found
-
-
-def workers_of(process):
-    """The processes that one has started, as far as the system tells."""
-    try:
-        return [int(number) for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def check_whole(here):
-    """Every file that a killed run left under its own name is whole; return the newest checkpoint's iteration."""
-    folder = here / "backup"
-    if not folder.exists():
-        return 0
-    for path in folder.iterdir():
-        if path.suffix in (".weights", ".backup"):
-            load_network(here / "tiny.cfg", path)
-    if not any(".checkpoint" in name for name in os.listdir(folder)):
-        return 0
-    return newest_checkpoint(folder, "tiny", pytest.fail).facts["iteration"]
 
 
 def test_killed_at_five_random_moments(here):
@@ -186,7 +175,7 @@ def test_killed_at_fifty_random_moments(here):
 def test_killed_fifty_times_with_workers_and_a_held_out_text(here):
     """The run, a worker, or both; the best weights are always those that the checkpoint knows of."""
     more = ("--processes", 2, "--valid-fraction", 0.1, "--valid-every", 10)
-    found = kill_and_resume(here, 50, 6000, 50, seed=3, more=more)
+    found = kill_and_resume(here, kills=50, iterations=2500, save_every=10, seed=3, more=more)
     assert found == sorted(found) and len(set(found)) > 20, found
     checkpoint = read_checkpoint(here / "backup/tiny.checkpoint")
     assert checkpoint.facts["validation"]["best_iteration"] > 0 and (here / "backup/tiny_best.weights").exists()
