@@ -171,6 +171,8 @@ def test_a_new_run_keeps_the_checkpoint_of_an_earlier_one(tmp_path):
         trainer.step()
         assert (tmp_path / "tiny.checkpoint").read_bytes() == earlier  # nothing happens before there is something new
         backups.save()
+        # One of the earlier run's would be taken for this run's, if the new one were damaged.
+        assert not (tmp_path / "tiny.checkpoint.previous").exists()
         trainer.step()
         backups.save()
     assert (tmp_path / "tiny_17.checkpoint").read_bytes() == earlier
