@@ -63,7 +63,7 @@ def main():
     write_text(folder, 60_000)
     end, counts, reached = time.monotonic() + 60 * options.minutes, {"run": 0, "worker": 0, "both": 0}, 0
     while time.monotonic() < end:
-        counts[killed(folder, options.seconds, ["--resume"] if reached else [], moments)] += 1
+        counts[killed(folder, options.seconds, ["--resume"] if reached else ["--overwrite"], moments)] += 1
         before, reached = reached, check_whole(folder)
         print(f"killed {counts}, the checkpoint is of iteration {reached}", flush=True)
         if reached < before:
