@@ -7,9 +7,10 @@ from shared import as_file
 from pydarknet.errors import TextError
 from pydarknet.text import tokens
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.tokens import LARGEST_TOKEN, read_tokens
+from pydarknet.text.tokens import BYTE_ORDER_MARK, LARGEST_TOKEN, read_tokens
 
 SEEDS = [
+    b"\xef\xbb\xbf4 5\n",
     b"0 1 2 3\n",
     b"2147483647\t7\r\n\v\f 12",
     b"1 2\n3 x4",
@@ -28,7 +29,7 @@ def one_input(data):
     if data:
         vocabulary = read_tokens(path)
         assert len(vocabulary) == data.count(b"\n") + (not data.endswith(b"\n"))
-    words = data.split()
+    words = data.removeprefix(BYTE_ORDER_MARK).split()
     good = len(words) > 1 and all(re.fullmatch(rb"[0-9]{1,10}", word) and int(word) <= LARGEST_TOKEN for word in words)
     try:
         corpus = Corpus.open(path, tokenized=True)

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LONGEST = 2000  # characters of a message
 TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
 
 
@@ -42,7 +41,7 @@ def main():
 
 def guarded(one_input):
     """``one_input`` without the errors that are a right answer: a PydarknetError of one line that a terminal shows as it is."""
-    from pydarknet.errors import PydarknetError
+    from pydarknet.errors import LONGEST, PydarknetError
 
     def run(data):
         try:

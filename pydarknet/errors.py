@@ -8,13 +8,27 @@
     ├── TrainingError    a run that cannot start or go on
     └── InputError       an argument of the Python interface out of its range
 
-Every message is one line that says where, what and how to mend it. The command line
+Every message is one line that says where, what and how to mend it, whatever the file it speaks of holds. The command line
 (:mod:`pydarknet.cli`) is the only place that turns one into an exit code.
 """
+
+LONGEST = 2000  # characters of a message: it may name a file of any length, or quote one
+
+
+def printable(message):
+    """``message`` as one line that moves no cursor: what cannot be shown is escaped, and what is too long cut in the middle."""
+    if not message.isprintable():
+        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2 - 3]} ... {message[-(LONGEST // 2 - 3) :]}"
+    return message
 
 
 class PydarknetError(Exception):
     """The root: the only kind of exception that a user's mistake may raise."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
 
 class CfgError(PydarknetError):

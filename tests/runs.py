@@ -11,6 +11,7 @@ from pathlib import Path
 import pydarknet
 from pydarknet import load_network
 from pydarknet.text.corpus import Corpus
+from pydarknet.training.backups import newest_checkpoint
 from pydarknet.training.trainer import Trainer
 
 LAYERS = """
@@ -69,9 +70,8 @@ def command(*arguments):
 
 def run(*arguments, cwd, **options):
     """Run the command line to its end; the CompletedProcess with text output."""
-    return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, **options
-    )
+    options = {"capture_output": True, "text": True, "timeout": 120, **options}
+    return subprocess.run(command(*arguments), cwd=cwd, env=environment(), **options)
 
 
 STARTED: list[subprocess.Popen] = []
@@ -120,3 +120,28 @@ def bytes_of(folder, *without):
         for path in sorted(Path(folder).iterdir())
         if path.is_file() and not path.name.startswith(".") and not path.name.endswith(without or ("\0",))
     }
+
+
+def workers_of(process):
+    """The processes that one has started, as far as the system tells."""
+    try:
+        return [int(number) for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def check_whole(here):
+    """Every file that a killed run left under its own name is whole; return the newest checkpoint's iteration."""
+    folder = here / "backup"
+    if not folder.exists():
+        return 0
+    for path in folder.iterdir():
+        if path.suffix in (".weights", ".backup"):
+            load_network(here / "tiny.cfg", path)
+    if not any(".checkpoint" in name for name in os.listdir(folder)):
+        return 0
+    return newest_checkpoint(folder, "tiny", _refuse).facts["iteration"]
+
+
+def _refuse(warning):
+    raise AssertionError(warning)

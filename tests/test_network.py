@@ -350,3 +350,26 @@ def test_own_threads_share_out_a_call_where_they_pay(tmp_path, monkeypatch):
     network.sharing = Sharing(threads=2)  # as told
     network.predict(np.zeros((5, 2), int))
     assert counts == [3, 1, 3, 2]
+
+
+END = "[connected]\noutput=64\nactivation=linear\n[softmax]\n"
+
+
+@pytest.mark.parametrize("layer", ["lstm", "gru", "rnn", "crnn\nsize=1\nhidden=5"])
+def test_calls_of_other_shapes_and_teams_do_not_meet(tmp_path, layer):
+    """What a layer keeps of a call (T, B) is no place for one of (B, T), or of other threads."""
+    kind, *options = layer.split("\n")
+    cfg = write_cfg(tmp_path, "\n".join([f"[{kind}]", "output=6", *options, END]))
+
+    def gradients(network, T, B, count, seed):
+        network.sharing = Sharing(threads=count)
+        network.reset_state()
+        network.parameters.clear_gradients()
+        loss = network.train_call(symbols(T, B, seed), symbols(T, B, seed + 1))
+        return loss, network.parameters.gradients.copy(), network.predict(symbols(T, B, seed))
+
+    used = load_network(cfg, srand=1)
+    for seed, (T, B, count) in enumerate([(3, 2, 1), (2, 3, 1), (6, 1, 1), (2, 3, 2), (2, 3, 3), (2, 3, 1), (3, 2, 2)]):
+        fresh = gradients(load_network(cfg, srand=1), T, B, count, seed)
+        for found, expected in zip(gradients(used, T, B, count, seed), fresh):
+            np.testing.assert_array_equal(found, expected)

@@ -9,6 +9,8 @@ import unicodedata
 
 import click
 
+from pydarknet.errors import printable
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends: a terminal obeys them
 
 
@@ -57,13 +59,13 @@ def one_line(text):
 
 def tell(message):
     """Write ``pydarknet: MESSAGE`` to standard error; where that can't be written, nobody is there to tell."""
-    write_error(f"pydarknet: {message}\n")
+    write_error(f"pydarknet: {printable(str(message))}\n")
 
 
 def write_error(text):
     """Write to standard error, if it can be written."""
     try:
-        click.echo(text, err=True, nl=False)
+        click.echo(CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text), err=True, nl=False)
     except OSError:
         drop(sys.stderr)
 

@@ -6,11 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
+from command_line import run as command_line
 from places import ROOT
 from runs import make_trainer, text, write_cfg
 
 from pydarknet import load_network
-from pydarknet.errors import CheckpointError, PydarknetError, TrainingError, WeightsError
+from pydarknet.errors import LONGEST, CheckpointError, PydarknetError, TrainingError, WeightsError
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.checkpoint import Checkpoint
 from pydarknet.training.validation import Validation
@@ -94,3 +95,43 @@ def test_a_run_that_diverges_says_so_once(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(TrainingError, match="the loss on the held-out text is nan"):
             trainer.step()
+
+
+def test_a_section_whose_name_moves_the_cursor(tmp_path):
+    """The name of the section, of a cfg or in a checkpoint, went into messages as it stands."""
+    cfg = tmp_path / "a.cfg"
+    cfg.write_bytes(b"[net]\ninputs=9\n[softm\x19\x1b[2J]\nkey\n")
+    with pytest.raises(PydarknetError) as caught:
+        load_network(cfg)
+    assert r"[softm\x19\x1b[2J] 'key' is not key=value" in str(caught.value)
+    trainer = make_trainer(tmp_path)
+    trainer.step()
+    good = trainer.checkpoint()
+    sections = [["net", {}], ["lstm\x1b]0;title\x07", {}], *good.facts["cfg"][2:]]
+    with pytest.raises(CheckpointError) as caught:
+        trainer.restore(Checkpoint({**good.facts, "cfg": [good.facts["cfg"][0], *sections[1:]]}, good.arrays))
+    assert r"layer 0 was [lstm\x1b]0;title\x07], and is [lstm]" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", PydarknetError.__subclasses__())
+def test_every_message_is_one_line_of_bounded_length(kind):
+    message = str(kind("a\nb\r\x1b[2J\x9b\u202e\udcff" + "é" * 10**6 + "; take another"))
+    assert message.isprintable() and len(message) <= LONGEST
+    assert message.startswith(r"a\nb\r\x1b[2J\x9b\u202e\udcffé") and message.endswith("é; take another")
+
+
+def test_no_control_character_of_a_name_reaches_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "a\x1b[2J\x07b"
+    for words in (
+        ("train", name, "text"),
+        ("valid", name, name, name),
+        ("generate", name, "--set", name),
+        (name,),
+        ("train", f"--{name}"),
+        ("plot", name),
+        ("statistics", name, name),
+        ("train", "text", "--log", name, "--device", name),
+    ):
+        result = command_line(*words)
+        assert result.code in (1, 2) and not set(result.err) & set("\x1b\x07"), result

@@ -381,6 +381,8 @@ def test_a_vocabulary_that_is_too_short(tmp_path, tokens):
     (tmp_path / "short.txt").write_text("a\nb\n")
     result = run("generate", *tokens[:2], "-tokens", tmp_path / "short.txt", "-seed", "1")
     assert result.code == 1 and "but the file has 2 lines" in result.err
+    result = run("generate", *tokens[:2], "-tokens", tmp_path / "short.txt", "-seed", "2", "-len", 1)
+    assert result.code == 1 and "the network writes token 2, but the file has 2 lines" in result.err
 
 
 def test_a_vocabulary_of_a_thousand_trains_is_measured_and_writes(tmp_path, tokens):

@@ -1,6 +1,7 @@
 """``pydarknet train`` as a user meets it: options, lines, files, exit codes."""
 
 import csv
+import fcntl
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import re
 import shlex
 import struct
 import sys
+import termios
 import time
 from datetime import datetime
 from pathlib import Path
@@ -60,13 +62,11 @@ def test_darknets_lines_when_there_is_no_terminal(here):
         assert rate == 0.5 and epochs == pytest.approx(iteration * 20 / 3000, abs=1e-6)
 
 
-def test_a_bar_on_a_terminal(here):
+def on_a_terminal(here, *arguments):
+    """What a run of ``arguments`` writes to one of 80 columns."""
     master, slave = pty.openpty()
-    import fcntl
-    import termios
-
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    process = start("train", "tiny.cfg", "text.bin", "--valid-fraction", ".1", "--valid-every", "9", cwd=here, stderr=slave)
+    process = start("train", "tiny.cfg", "text.bin", *arguments, cwd=here, stderr=slave)
     os.close(slave)
     shown = b""
     try:
@@ -76,11 +76,22 @@ def test_a_bar_on_a_terminal(here):
         pass
     os.close(master)
     assert process.wait(60) == 0 and process.stdout.read().startswith("Saved backup/tiny_final.weights\n")
+    return shown
+
+
+def test_a_bar_on_a_terminal(here):
+    shown = on_a_terminal(here, "--valid-fraction", ".1", "--valid-every", "9")
     last = shown.decode().replace("\r\n", "\r").rstrip("\r").split("\r")[-1]
     bar = r"█{5,}\| 30/30 \d\d:\d\d<\d\d:\d\d, \d\.\d{3} bits, held out \d\.\d{3}, rate 0\.5, [\d.]+k?/s$"
     assert re.search(bar, last) and len(last) <= 80, last
     assert shown.endswith(b"\r\n"), "the bar has ended when the last lines are printed"
     assert not LINE.search(shown.decode())
+
+
+def test_the_bar_of_a_run_that_goes_on_begins_where_it_stands(here):
+    on_a_terminal(here, "--max-batches", 20)
+    shown = on_a_terminal(here, "--max-batches", 30, "--resume").decode()
+    assert "| 20/30 " in shown and "| 30/30 " in shown and "| 0/30 " not in shown, shown
 
 
 def test_json_log(here):

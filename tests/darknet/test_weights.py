@@ -240,6 +240,7 @@ BROKEN = {
 def test_broken_files_are_named_and_change_nothing(make, tmp_path, name):
     data, message = BROKEN[name]
     network, path = make(data=P_FILE), tmp_path / "broken.weights"
+    network.parameters.values += 1  # other numbers than the file's, for what is read of it must not stay
     before = snapshot(network)
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=f"broken.weights: .*{message}") as caught:

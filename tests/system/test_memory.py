@@ -1,5 +1,7 @@
 """The estimates of memory: from below, so that nothing is refused that fits, and not far below."""
 
+import io
+import resource
 import tracemalloc
 
 import pytest
@@ -85,3 +87,31 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     assert memory_at_hand() > free / 2
     limit.write_text("1234567\n")
     assert memory_at_hand() == 1234567
+
+
+@pytest.mark.parametrize("path", ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"])
+def test_where_linux_tells_the_limit_of_a_container(monkeypatch, path):
+    def opened(name, *arguments, **options):
+        if name == path:
+            return io.StringIO("1234567\n")
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("builtins.open", opened)
+    found = memory_at_hand()
+    monkeypatch.undo()
+    assert found == 1234567
+
+
+def test_the_limit_of_a_process_counts_the_soft_one(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: {resource.RLIMIT_AS: (1234567, resource.RLIM_INFINITY)}[kind])
+    assert memory_at_hand() == 1234567
+
+
+@pytest.mark.parametrize(("adam", "arrays"), [(0, 2), (1, 3)])
+def test_the_estimate_in_numbers(tmp_path, adam, arrays):
+    """Gradients and what the optimizer remembers; the softmax, two kinds of symbols in 8 bytes, and what the layers keep."""
+    network = load_network(write_cfg(tmp_path, adam=adam, batch=6, subdivisions=2, time_steps=5))
+    tapes = sum(layer.tape_bytes(5, 3) for layer in network.layers)
+    kept = 64 * 5 * 3 * 4 + 2 * 8 * 6 * 3 + tapes
+    assert tapes > 0
+    assert training_memory(network) == (arrays * network.parameters.values.nbytes + kept, kept)

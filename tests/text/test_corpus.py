@@ -146,6 +146,13 @@ def test_arguments_out_of_range():
             too_short()
 
 
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.26, 3), (0.24, 2), (0.2, 2), (0.79, 8)])
+def test_the_part_that_is_held_out_is_the_nearest_to_the_fraction(fraction, held_out):
+    train, valid = Corpus.from_symbols(bytes(range(10))).split(fraction)
+    assert (len(train), len(valid)) == (10 - held_out, held_out)
+    assert valid.symbols(0, held_out).tolist() == list(range(10 - held_out, 10))
+
+
 # Fingerprints
 
 
@@ -157,6 +164,15 @@ def test_digest_goes_by_the_symbols_alone(tmp_path):
     assert len({first.digest(), *(Corpus.from_symbols(other).digest() for other in others)}) == 4
     assert first.slice(0, 4).digest() == Corpus.from_symbols(b"abcd").digest()
     assert Corpus.from_symbols(np.array(list(b"abcdefgh"))).digest() != first.digest()  # tokens, not bytes
+
+
+def test_digest_of_five_megabytes_takes_in_every_byte():
+    data = bytearray(5 << 20)
+    whole = Corpus.from_symbols(data).digest()
+    for at in (4095, 4096, 4500, len(data) // 2, len(data) - 1):
+        data[at] = 1
+        assert Corpus.from_symbols(data).digest() != whole, at
+        data[at] = 0
 
 
 def test_digest_of_a_long_text_samples_it(monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
 
@@ -36,6 +37,24 @@ def test_a_folder_is_walked_in_order_without_hidden_or_empty_files(tmp_path):
     assert bytes(text.symbols(0, len(text)).astype(np.uint8)) == b"<Z><a><b><sub/z><sub/deep/c>"
     assert [os.path.basename(name) for name in text.names] == ["Z", "a", "b", "z", "c"]
     assert len(Corpus.open([str(tmp_path / "text" / ".git"), tmp_path / "text" / "empty"])) == 13  # asked for by name
+
+
+def test_the_order_is_not_that_of_the_disk(tmp_path, monkeypatch):
+    walk, names = os.walk, [f"{number:02}" for number in range(12)]
+
+    def backwards(*arguments, **options):
+        for parent, folders, files in walk(*arguments, **options):
+            folders.sort(reverse=True)
+            files.sort(reverse=True)
+            yield parent, folders, files
+
+    for name in names:
+        write(tmp_path / "text" / f"folder {name}" / f"file {name}", f"<in {name}>".encode())
+        write(tmp_path / "text" / f"file {name}", f"<{name}>".encode())
+    monkeypatch.setattr(os, "walk", backwards)
+    text = Corpus.open(tmp_path / "text")
+    expected = "".join(f"<{name}>" for name in names) + "".join(f"<in {name}>" for name in names)
+    assert bytes(text.symbols(0, len(text)).astype(np.uint8)).decode() == expected
 
 
 @pytest.mark.parametrize("tokenized", [False, True])
@@ -107,6 +126,12 @@ def test_more_files_than_descriptors(tmp_path, monkeypatch):
     write(tmp_path / "x", b"z" * 10).replace(tmp_path / "00")  # closed by now, so the old one is out of reach
     with pytest.raises(TextError, match="00: another file has taken its place"):
         text.symbols(0, 1)
+
+
+@pytest.mark.parametrize(("allowed", "kept"), [(1, 1), (64, 32), (1023, 511), (1 << 20, 512), (resource.RLIM_INFINITY, 512)])
+def test_half_of_the_files_that_may_be_open_is_left_to_others(monkeypatch, allowed, kept):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: {resource.RLIMIT_NOFILE: (allowed, 1 << 20)}[kind])
+    assert stores._descriptor_limit() == kept
 
 
 def test_a_copy_in_another_process_opens_its_own_files(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from runs import bytes_of, make_trainer, text
 
+from pydarknet.darknet.weights import read_header
 from pydarknet.errors import CheckpointError, PydarknetError, TrainingError, WeightsError
 from pydarknet.system.locks import Lock
 from pydarknet.text.corpus import Corpus
@@ -82,6 +83,25 @@ def test_best_weights_are_those_of_the_best_measurement(tmp_path):
 # Going on
 
 
+def test_the_best_weights_are_there_before_the_checkpoint_that_knows_of_them(tmp_path, monkeypatch):
+    write, known = backups_module.write_checkpoint, []
+
+    def looked(path, checkpoint):
+        best = checkpoint.facts["validation"]["best_iteration"]
+        header = read_header(tmp_path / "tiny_best.weights")
+        assert header.seen == best * trainer.samples
+        known.append(best)
+        write(path, checkpoint)
+
+    monkeypatch.setattr(backups_module, "write_checkpoint", looked)
+    held_out = lambda network: Validation(network, Corpus.from_symbols(text(500)), every=1)  # noqa: E731
+    trainer = make_trainer(tmp_path, validation=held_out, max_batches=20)
+    with Backups(trainer, tmp_path, every=1) as backups:
+        for step in trainer.run():
+            backups.after(step)
+    assert len(known) == 20 and len(set(known)) > 3
+
+
 def test_the_newest_good_one(tmp_path):
     train(make_trainer(tmp_path, max_batches=6), tmp_path, every=2)
     warned = []
@@ -151,6 +171,8 @@ def test_a_new_run_keeps_the_checkpoint_of_an_earlier_one(tmp_path):
         trainer.step()
         assert (tmp_path / "tiny.checkpoint").read_bytes() == earlier  # nothing happens before there is something new
         backups.save()
+        # One of the earlier run's would be taken for this run's, if the new one were damaged.
+        assert not (tmp_path / "tiny.checkpoint.previous").exists()
         trainer.step()
         backups.save()
     assert (tmp_path / "tiny_17.checkpoint").read_bytes() == earlier
@@ -256,5 +278,10 @@ def test_what_a_killed_process_left_is_swept_in_time(tmp_path):
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - backups_module.FORGOTTEN - 5,) * 2)
+    others = [tmp_path / name for name in ("notes.tmp", ".hidden.tmp", "pydarknet-00.tmp", ".pydarknet-00.tmp.txt")]
+    for path in others:
+        path.write_bytes(b"precious")
+        os.utime(path, (0, 0))
     Backups(make_trainer(tmp_path), tmp_path)
     assert not old.exists() and new.exists()  # the new one may be another run's, being written
+    assert all(path.read_bytes() == b"precious" for path in others)

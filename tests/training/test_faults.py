@@ -5,14 +5,27 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runs import LAYERS, bytes_of, environment, run, start, wait_until_it_listens, write_cfg, write_text
+from runs import (
+    LAYERS,
+    bytes_of,
+    check_whole,
+    environment,
+    run,
+    start,
+    wait_until_it_listens,
+    workers_of,
+    write_cfg,
+    write_text,
+)
 
 from pydarknet import load_network
-from pydarknet.training.backups import newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 
 NO_END = ("--max-batches", 10**9)
@@ -94,15 +107,17 @@ def test_an_ignored_interrupt_stays_ignored(here):
     assert process.returncode == 143
 
 
-def kill_and_resume(here, kills, iterations, save_every, seed):
+def kill_and_resume(here, kills, iterations, save_every, seed, more=()):
     """Train with ``kills`` SIGKILLs at random moments, and to the end then: all is as in the undisturbed run.
+
+    Where ``more`` options start workers, it is the run, one of them, or both that are killed.
 
     Returns the iteration of the newest checkpoint after each kill. A moment is a random number of
     iterations and some milliseconds, which a save takes as well; or a time at which Python is still
     starting. On average the kills come in the first three fifths of the run, however busy the machine.
     """
-    whole = ("--srand", 1, "--max-batches", iterations, "--save-every", save_every)
-    undisturbed = run("train", "tiny.cfg", "text.bin", *whole, "--backup", "whole", cwd=here)
+    whole = ("--srand", 1, "--max-batches", iterations, "--save-every", save_every, *more)
+    undisturbed = run("train", "tiny.cfg", "text.bin", *whole, "--backup", "whole", cwd=here, timeout=600)
     assert undisturbed.returncode == 0, undisturbed.stderr
     moments, found = random.Random(seed), []
     for _ in range(kills):
@@ -114,35 +129,29 @@ def kill_and_resume(here, kills, iterations, save_every, seed):
             time.sleep(moments.uniform(0, 0.02))
         else:
             time.sleep(moments.uniform(0, 0.3))
-        process.kill()
+        workers = workers_of(process)
+        whom = moments.choice(["run", "worker", "both"]) if workers else "run"
+        if whom != "run":
+            with suppress(ProcessLookupError):
+                os.kill(moments.choice(workers), signal.SIGKILL)
+        if whom != "worker":
+            process.kill()
         said += process.stderr
         process.communicate()
         if process.returncode == 0:
             break  # so fast a machine that the run was done before the kill: nothing is left to kill
-        assert process.returncode == -signal.SIGKILL, said[-5:]
+        ended = "a process that shared the work has ended" in said[-1] if said else False
+        assert process.returncode == -signal.SIGKILL or (process.returncode == 1 and ended and whom != "run"), said[-5:]
         assert not [line for line in said if "Traceback" in line or "warning" in line], said
         found.append(check_whole(here))
     else:
-        result = run("train", "tiny.cfg", "text.bin", *whole, "--resume", cwd=here)
+        result = run("train", "tiny.cfg", "text.bin", *whole, "--resume", cwd=here, timeout=600)
         assert result.returncode == 0, result.stderr
     a, b = bytes_of(here / "whole"), bytes_of(here / "backup")
     assert a.keys() == b.keys()
     for name in a:
         assert a[name] == b[name], f"{name} differs"
     return found
-
-
-def check_whole(here):
-    """Every file that a killed run left under its own name is whole; return the newest checkpoint's iteration."""
-    folder = here / "backup"
-    if not folder.exists():
-        return 0
-    for path in folder.iterdir():
-        if path.suffix in (".weights", ".backup"):
-            load_network(here / "tiny.cfg", path)
-    if not any(".checkpoint" in name for name in os.listdir(folder)):
-        return 0
-    return newest_checkpoint(folder, "tiny", pytest.fail).facts["iteration"]
 
 
 def test_killed_at_five_random_moments(here):
@@ -158,6 +167,18 @@ def test_killed_at_fifty_random_moments(here):
     assert len(found) > 40 and len(set(found)) > 25, f"hardly a run got further than the one before: {found}"
     cut_off = list((here / "backup").glob(".pydarknet-*.tmp"))
     assert cut_off, "no kill came in the middle of a save"  # 14 and 18 of the 50 did, where it was measured
+
+
+@pytest.mark.slow  # four minutes
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are used on Linux only")
+def test_killed_fifty_times_with_workers_and_a_held_out_text(here):
+    """The run, a worker, or both; the best weights are always those that the checkpoint knows of."""
+    more = ("--processes", 2, "--valid-fraction", 0.1, "--valid-every", 10)
+    found = kill_and_resume(here, kills=50, iterations=2500, save_every=10, seed=3, more=more)
+    assert found == sorted(found) and len(set(found)) > 20, found
+    checkpoint = read_checkpoint(here / "backup/tiny.checkpoint")
+    assert checkpoint.facts["validation"]["best_iteration"] > 0 and (here / "backup/tiny_best.weights").exists()
 
 
 def test_killed_in_the_middle_of_a_save(here):
@@ -178,9 +199,6 @@ def test_killed_in_the_middle_of_a_save(here):
         setattr(os, at, deadly(getattr(os, at)))
         sys.exit(main(sys.argv[3:]))
     """
-    import subprocess
-    import sys
-
     whole = ("train", "tiny.cfg", "text.bin", "--srand", "1", "--max-batches", "30", "--save-every", "5")
     assert run(*whole, "--backup", "whole", cwd=here).returncode == 0
     for at in ("fsync", "replace"):

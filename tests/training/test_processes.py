@@ -194,13 +194,18 @@ def test_a_worker_that_is_killed(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_worker_leaves_signals_to_the_first_process(tmp_path, number):
-    with trainer_of(tmp_path, 3) as trainer:
-        trainer.step()
-        pids = workers_of(trainer.train_call)
-        for pid in pids:
-            os.kill(pid, number)
-        trainer.step()
-        assert workers_of(trainer.train_call) == pids
+    # What they would inherit is what a signal does by default, also where these tests are a shell's background job.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with trainer_of(tmp_path, 3) as trainer:
+            trainer.step()
+            pids = workers_of(trainer.train_call)
+            for pid in pids:
+                os.kill(pid, number)
+            trainer.step()
+            assert workers_of(trainer.train_call) == pids
+    finally:
+        signal.signal(number, before)
 
 
 def test_without_proc(tmp_path, monkeypatch):

@@ -68,6 +68,15 @@ def test_streams_read_consecutive_windows_and_wrap(tmp_path):
         np.testing.assert_array_equal(truth, content[(at + 1) % 47], err_msg=f"window {n}")
 
 
+def test_offsets_stay_in_the_text(tmp_path):
+    """A checkpoint with others is refused."""
+    trainer = make_trainer(tmp_path, size=37, jump=0)
+    for _ in range(12):  # which go round the text three times
+        trainer.step()
+        assert (trainer.offsets < 37).all()
+    make_trainer(tmp_path, size=37, jump=0).restore(trainer.checkpoint())
+
+
 def test_the_state_is_carried_from_window_to_window(tmp_path):
     trainer = make_trainer(tmp_path, jump=0)
     record = Recorded(trainer)
@@ -223,6 +232,13 @@ def test_symbols_beyond_the_inputs_are_told_before_the_first_step(tmp_path):
     late = Corpus.from_symbols(bytes(250_000) + b"\x40" + bytes(100))  # past the first blocks that are scanned
     with pytest.raises(TextError, match="<memory>: byte 250000: symbol 64 is out of range for a network of 64 inputs"):
         make_trainer(tmp_path, corpus=late)
+    # Whatever the place: no block that is scanned leaves one out, at its beginning or its end.
+    for at in (0, 65_534, 65_535, 65_536, 131_071, 131_072, 140_000):
+        symbols = np.zeros(140_001, np.int32)
+        symbols[at] = 64
+        with pytest.raises(TextError, match=f"token {at}: symbol 64 is out of range"):
+            make_trainer(tmp_path, corpus=Corpus.from_symbols(symbols))
+    make_trainer(tmp_path, corpus=Corpus.from_symbols(np.full(100, 63)))  # the last that there is
     with pytest.raises(TextError, match="token 3: symbol 1000 is out of range"):
         make_trainer(tmp_path, corpus=Corpus.from_symbols(np.array([1, 2, 3, 1000, 4])))
     with pytest.raises(TextError, match="symbol 200 is out of range"):  # of the held-out text too
