@@ -214,7 +214,7 @@ FAULTS = [
     ),
     Fault(
         "a run that memory fails is not saved",
-        "cli/train.py",
+        "cli/run.py",
         "except (PydarknetError, BrokenPipeError, MemoryError):",
         "except (PydarknetError, BrokenPipeError):",
         "cli/test_train.py::test_an_error_on_the_way_loses_nothing",

@@ -1,38 +1,33 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
-import math
 import shlex
-import sys
 import time
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import click
 
-from pydarknet.cli.commands import command, typed_words, words_of
+from pydarknet.cli.commands import command, typed_words
 from pydarknet.cli.log import Picture, TensorBoard, header, open_log
 from pydarknet.cli.options import PATH, check_name, dialect_option, settings_option, split_cfg, split_weights, srand_option
 from pydarknet.cli.ranks import make_ranks
-from pydarknet.cli.report import make_report
+from pydarknet.cli.run import follow, run_and_tell, tell_what_next
 from pydarknet.cli.signals import StopSignals
+from pydarknet.cli.streams import tell
 from pydarknet.darknet.weights import read_header
-from pydarknet.errors import PydarknetError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import check_output, show
 from pydarknet.system.kinds import CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.utf8 import bytes_per_character
 from pydarknet.training.backups import Backups, base_name, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
 from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe, measurements_every
 from pydarknet.training.samples import Samples
-from pydarknet.training.trainer import Diverged, Trainer
+from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import Validation
-
-NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights")  # options of a run that goes on
 
 
 @command(
@@ -195,7 +190,7 @@ def train(
         ranks = stack.enter_context(all_ranks)
         checkpoint = None
         if resume:
-            warn = lambda message: _say(f"warning: {message}")  # noqa: E731
+            warn = lambda message: tell(f"warning: {message}")  # noqa: E731
             checkpoint = ranks.from_first(lambda: newest_checkpoint(folder, base, warn))
         elif start and _is_checkpoint(start):
             checkpoint, start = ranks.from_first(lambda: read_checkpoint(start)), None
@@ -212,7 +207,7 @@ def train(
                 recipe = make_recipe(corpus, len(held_out), seconds, gradients)
                 if not quiet:
                     for line in recipe.why:
-                        _say(line)
+                        tell(line)
             network = load_network(
                 cfg or (recipe.cfg(made) if recipe else made),
                 start if ranks.first else None,
@@ -256,14 +251,14 @@ def train(
             if plot_file and ranks.first:
                 reports.append(stack.enter_context(Picture(plot_file)))
         if not ranks.first:
-            _follow(trainer, ranks.steps(trainer, None), stop)
+            follow(trainer, ranks.steps(trainer, None), stop)
             return
         stop.descriptors.update(number for number in (report.fileno() for report in reports) if number is not None)
         samples = None if no_sample or (quiet and not reports) else Samples(network, trainer.max_batches, sample_every)
         steps = ranks.steps(trainer, backups.checkpoint)
-        _train(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stop)
+        run_and_tell(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stop)
         if not quiet:
-            _tell_what_next(trainer, backups, cfg, start)
+            tell_what_next(trainer, backups, cfg, start)
 
 
 def _gradients(network, processes, device, ranks=None, verbose=False):
@@ -278,47 +273,8 @@ def _gradients(network, processes, device, ranks=None, verbose=False):
         sharing = sharing_of_training(network) if processes is None else sharing_in_processes(network, processes)
         who, calls = sharing, stream_processes(network, sharing.processes)
     if verbose:
-        _say(who)
+        tell(who)
     return calls
-
-
-def _train(trainer, steps, backups, reports, samples, print_every, checkpoint, stop):
-    """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
-    if checkpoint:
-        _say(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
-    if backups.kept and not trainer.done:
-        _say(_what_is_kept(backups, going_on=checkpoint is not None))
-    backups.begin()
-    with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
-        step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stop)
-    if not trainer.done:
-        path = _saved(backups.save, stop)
-        _say(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
-        sys.exit(stop.code)
-    final = _saved(backups.save_final, stop)
-    if trainer.stopped_early:
-        _say(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
-    click.echo(f"Saved {show(final)}")
-    if trainer.validation:
-        _tell_best(trainer, backups, final, step)
-
-
-def _follow(trainer, steps, stop):
-    """What every rank but the first does: the iterations, and no more."""
-    for _ in steps:
-        if stop:
-            break
-    if not trainer.done:
-        sys.exit(stop.code)
-
-
-def _what_is_kept(backups, going_on):
-    """One line: which files of an earlier run get another name when this one would replace them."""
-    names = ", ".join(f"{show(old.name)} as {show(new.name)}" for old, new in backups.kept.items())
-    advice = (
-        "--overwrite replaces them" if going_on else "--overwrite replaces them, and --resume goes on with that run instead"
-    )
-    return f"{show(backups.folder)} holds files of an earlier run, which are kept: {names}; {advice}"
 
 
 def _start_and_text(paths, text_file, weights):
@@ -366,82 +322,3 @@ def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_
         raise click.UsageError("--valid and --valid-fraction: give one of them")
     if cfg and not (valid_file or valid_fraction) and (valid_every or plateau or patience):
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")
-
-
-def _run(trainer, steps, backups, reports, samples, stop):
-    """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
-    begun, step = trainer.iteration, None
-    stop.rescue = lambda: backups.save() if trainer.iteration > begun else None
-    try:
-        while True:
-            with stop.undisturbed():
-                if (found := next(steps, None)) is None:
-                    break
-                step = found
-                backups.after(step)
-                sample = samples.after(step, trainer.validation is not None) if samples else None
-            for report in reports:
-                report(step, sample)
-            if stop:
-                break
-    except Diverged:
-        raise
-    except (PydarknetError, BrokenPipeError, MemoryError):
-        if trainer.iteration > begun:
-            with suppress(PydarknetError):  # the first error is the one to tell
-                path = _saved(backups.save, stop)
-                _say(f"saved {show(path)} after iteration {trainer.iteration}: the same command with --resume goes on")
-        raise
-    finally:
-        steps.close()
-    return step
-
-
-def _saved(save, stop):
-    """What ``save()`` returns; then nothing is left to rescue."""
-    with stop.undisturbed():
-        path = save()
-        stop.rescue = None
-    return path
-
-
-def _tell_best(trainer, backups, final, step):
-    """The best measurement. To Darknet a byte is a character; of a text with longer ones it is told by these too."""
-    best = trainer.validation
-    whole = bytes_per_character(best.corpus) if best.corpus.max_symbol == 255 else None
-    if whole and whole > 1:
-        what = f"{best.best_loss / math.log(2) * whole:.4f} bits per character of UTF-8"
-        click.echo(f"{what}: {whole:.3f} bytes of {best.best_loss / math.log(2):.4f} bits each")
-    click.echo(
-        f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
-        f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
-    )
-
-
-def _tell_what_next(trainer, backups, cfg, start):
-    """The commands that write text with the network and train it further, to be copied."""
-    weights = str(backups.best if trainer.validation else backups.final)
-    cfg = str(backups.cfg) if cfg is None or backups.cfg_is_ours else cfg
-    if trainer.network.inputs <= 256:
-        click.echo(f"Write text: {show(shlex.join(['pydarknet', 'generate', cfg, weights, '-len', '500']))}")
-    words = [*words_to_go_on(start), "--resume", "--max-batches", str(2 * trainer.max_batches)]
-    click.echo(f"Train on:   {show(shlex.join(['pydarknet', *words]))}")
-
-
-def words_to_go_on(start):
-    """The command line as it was typed, without what a run that goes on does not take; ``start`` is the file it began with."""
-    ctx = click.get_current_context()
-    typed = typed_words()
-    if ctx.command.name not in typed:
-        return typed
-    place = typed.index(ctx.command.name) + 1
-    kept = typed[:place]
-    for option, words in words_of(ctx.command, ctx, typed[place:]):
-        name = option.name if option else None
-        if name not in NOT_AGAIN and not (name is None and words == [start]):
-            kept += words
-    return kept
-
-
-def _say(message):
-    click.echo(f"pydarknet: {message}", err=True)

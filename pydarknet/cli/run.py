@@ -1,0 +1,132 @@
+"""A training run at the command line, once all is ready: its iterations, what is saved, and what is said of it."""
+
+import math
+import shlex
+import sys
+from contextlib import nullcontext, suppress
+
+import click
+
+from pydarknet.cli.commands import typed_words, words_of
+from pydarknet.cli.report import make_report
+from pydarknet.cli.streams import tell
+from pydarknet.errors import PydarknetError
+from pydarknet.system.files import show
+from pydarknet.text.utf8 import bytes_per_character
+from pydarknet.training.trainer import Diverged
+
+NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights")  # options of a run that goes on
+
+
+def run_and_tell(trainer, steps, backups, reports, samples, print_every, checkpoint, stop):
+    """Run ``trainer``, tell and save. Without ``print_every`` no progress is shown."""
+    if checkpoint:
+        tell(f"going on from {show(checkpoint.path)} after iteration {trainer.iteration}")
+    if backups.kept and not trainer.done:
+        tell(_what_is_kept(backups, going_on=checkpoint is not None))
+    backups.begin()
+    with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
+        step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stop)
+    if not trainer.done:
+        path = _saved(backups.save, stop)
+        tell(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
+        sys.exit(stop.code)
+    final = _saved(backups.save_final, stop)
+    if trainer.stopped_early:
+        tell(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
+    click.echo(f"Saved {show(final)}")
+    if trainer.validation:
+        _tell_best(trainer, backups, final, step)
+
+
+def follow(trainer, steps, stop):
+    """What every rank but the first does: the iterations, and no more."""
+    for _ in steps:
+        if stop:
+            break
+    if not trainer.done:
+        sys.exit(stop.code)
+
+
+def _what_is_kept(backups, going_on):
+    """One line: which files of an earlier run get another name when this one would replace them."""
+    names = ", ".join(f"{show(old.name)} as {show(new.name)}" for old, new in backups.kept.items())
+    advice = (
+        "--overwrite replaces them" if going_on else "--overwrite replaces them, and --resume goes on with that run instead"
+    )
+    return f"{show(backups.folder)} holds files of an earlier run, which are kept: {names}; {advice}"
+
+
+def _run(trainer, steps, backups, reports, samples, stop):
+    """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
+    begun, step = trainer.iteration, None
+    stop.rescue = lambda: backups.save() if trainer.iteration > begun else None
+    try:
+        while True:
+            with stop.undisturbed():
+                if (found := next(steps, None)) is None:
+                    break
+                step = found
+                backups.after(step)
+                sample = samples.after(step, trainer.validation is not None) if samples else None
+            for report in reports:
+                report(step, sample)
+            if stop:
+                break
+    except Diverged:
+        raise
+    except (PydarknetError, BrokenPipeError, MemoryError):
+        if trainer.iteration > begun:
+            with suppress(PydarknetError):  # the first error is the one to tell
+                path = _saved(backups.save, stop)
+                tell(f"saved {show(path)} after iteration {trainer.iteration}: the same command with --resume goes on")
+        raise
+    finally:
+        steps.close()
+    return step
+
+
+def _saved(save, stop):
+    """What ``save()`` returns; then nothing is left to rescue."""
+    with stop.undisturbed():
+        path = save()
+        stop.rescue = None
+    return path
+
+
+def _tell_best(trainer, backups, final, step):
+    """The best measurement. To Darknet a byte is a character; of a text with longer ones it is told by these too."""
+    best = trainer.validation
+    whole = bytes_per_character(best.corpus) if best.corpus.max_symbol == 255 else None
+    if whole and whole > 1:
+        what = f"{best.best_loss / math.log(2) * whole:.4f} bits per character of UTF-8"
+        click.echo(f"{what}: {whole:.3f} bytes of {best.best_loss / math.log(2):.4f} bits each")
+    click.echo(
+        f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
+        f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
+    )
+
+
+def tell_what_next(trainer, backups, cfg, start):
+    """The commands that write text with the network and train it further, to be copied."""
+    weights = str(backups.best if trainer.validation else backups.final)
+    cfg = str(backups.cfg) if cfg is None or backups.cfg_is_ours else cfg
+    if trainer.network.inputs <= 256:
+        click.echo(f"Write text: {show(shlex.join(['pydarknet', 'generate', cfg, weights, '-len', '500']))}")
+    words = [*_words_to_go_on(start), "--resume", "--max-batches", str(2 * trainer.max_batches)]
+    click.echo(f"Train on:   {show(shlex.join(['pydarknet', *words]))}")
+
+
+def _words_to_go_on(start):
+    """The command line as it was typed, without what a run that goes on does not take; ``start`` is the file it began with."""
+    ctx = click.get_current_context()
+    typed = typed_words()
+    if ctx.command.name not in typed:
+        return typed
+    place = typed.index(ctx.command.name) + 1
+    kept = typed[:place]
+    for option, words in words_of(ctx.command, ctx, typed[place:]):
+        name = option.name if option else None
+        if name not in NOT_AGAIN and not (name is None and words == [start]):
+            kept += words
+    return kept
