@@ -18,7 +18,8 @@ from pathlib import Path
 from runs import LAYERS, bytes_of, check_whole, start, workers_of, write_cfg, write_text
 
 LAYERS = LAYERS.replace("output=7", "output=96").replace("[connected]", "[dropout]\nprobability=.2\n[connected]")
-TRAIN = ("train", "tiny.cfg", "text.bin", "--srand", 1, "--processes", 2, "--save-every", 100, "--valid-fraction", 0.1)
+SAVE_EVERY = 100
+TRAIN = ("train", "tiny.cfg", "text.bin", "--srand", 1, "--processes", 2, "--save-every", SAVE_EVERY, "--valid-fraction", 0.1)
 TRAIN = (*TRAIN, "--valid-every", 50, "--no-sample", "--print-every", 100)
 
 
@@ -68,13 +69,15 @@ def main():
         print(f"killed {counts}, the checkpoint is of iteration {reached}", flush=True)
         if reached < before:
             raise SystemExit(f"{folder}: the checkpoint was of iteration {before}")
-    finish(folder, reached + 50, "--resume")
-    finish(folder, reached + 50, "--backup", "whole")
+    # A run that lost a worker saved at an iteration of its own: two more regular saves take the place of that.
+    last = (reached // SAVE_EVERY + 2) * SAVE_EVERY
+    finish(folder, last, "--resume")
+    finish(folder, last, "--backup", "whole")
     a, b = bytes_of(folder / "whole"), bytes_of(folder / "backup")
     different = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
     if different:
         raise SystemExit(f"{folder}: not as in the run without a stop: {different}")
-    print(f"{sum(counts.values())} kills, {reached + 50} iterations, {len(a)} files: all as in the run without a stop")
+    print(f"{sum(counts.values())} kills, {last} iterations, {len(a)} files: all as in the run without a stop")
     shutil.rmtree(folder)
 
 

@@ -169,7 +169,7 @@ def test_killed_at_fifty_random_moments(here):
     assert cut_off, "no kill came in the middle of a save"  # 14 and 18 of the 50 did, where it was measured
 
 
-@pytest.mark.slow  # four minutes
+@pytest.mark.slow  # eight minutes beside much other work
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks are used on Linux only")
 def test_killed_fifty_times_with_workers_and_a_held_out_text(here):
