@@ -373,3 +373,17 @@ def test_calls_of_other_shapes_and_teams_do_not_meet(tmp_path, layer):
         fresh = gradients(load_network(cfg, srand=1), T, B, count, seed)
         for found, expected in zip(gradients(used, T, B, count, seed), fresh):
             np.testing.assert_array_equal(found, expected)
+
+
+def test_behind_a_part_of_the_streams_the_network_runs_all_again(tmp_path):
+    layers = "[lstm]\noutput=4\n[dropout]\n[connected]\noutput=5\nactivation=linear\n[softmax]\n"
+    (tmp_path / "net.cfg").write_text(f"[net]\ninputs=5\nbatch=6\ntime_steps=3\n{layers}")
+    network, other = (load_network(tmp_path / "net.cfg", srand=1) for _ in range(2))
+    symbols = np.arange(18).reshape(3, 6) % 5
+    with network.part_of_streams(slice(2, 5)):
+        network.train_call(symbols[:, 2:5], symbols[:, 2:5])
+    network.reset_state()
+    network.dropout_random.bit_generator.state = other.dropout_random.bit_generator.state
+    np.testing.assert_array_equal(
+        network.train_call(symbols, symbols, each=True), other.train_call(symbols, symbols, each=True)
+    )
