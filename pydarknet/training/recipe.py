@@ -31,7 +31,7 @@ LARGEST = 0.4  # units of a layer, by the square root of the text's length
 HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
 TRYING, TIMING = 0.04, 0.02  # that goes into trying sizes, and into timing the one that is chosen
-OTHERS = 0.01  # that goes into samples, checkpoints and what else is not training
+OTHERS = 0.04  # that goes into samples, checkpoints, and measurements that only one process makes
 LONGEST_TRIAL = 10.0  # seconds
 SCAN_AT_ONCE = 1 << 20  # symbols
 
