@@ -30,7 +30,7 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
     """Write a CFG that suits a text, this machine and the time that you give it.
 
     Candidates are tried for a few seconds, and what is chosen, and why, stands at the top of the file. `pydarknet train TEXT`
-    does the same and trains at once. The last part of the text, as long as that command would hold out, is left out of account.
+    does the same and trains at once. The parts of the text that it would hold out are left out of account.
 
     Example: pydarknet new my.cfg --text novel.txt --minutes 60
     """
@@ -39,9 +39,10 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
     if os.path.lexists(cfg) and not overwrite:
         raise InputError(f"{show(cfg)}: is there already: give another name, or --overwrite to replace it")
     corpus = Corpus.open(texts, tokenized=tokenized)
-    held_out = held_out_of(len(corpus))
+    fraction, parts = held_out_of(len(corpus))
+    training, held_out = corpus.split(fraction, parts)
     seconds = minutes * 60 - (time.perf_counter() - begun)
-    recipe = make_recipe(corpus.slice(0, len(corpus) - held_out), held_out, seconds)
+    recipe = make_recipe(training, len(held_out), seconds)
     parsed = recipe.cfg(cfg)
     for setting in settings:
         parsed.set(setting)
@@ -49,5 +50,5 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
         write_atomically(cfg, [(cfg_to_save(parsed, recipe) or "").encode()])
     for line in recipe.why:
         tell(line)
-    words = ["pydarknet", "train", cfg, *texts, "--valid-fraction", f"{held_out / len(corpus):.3g}"]
+    words = ["pydarknet", "train", cfg, *texts, "--valid-fraction", f"{fraction:g}", "--valid-parts", str(parts)]
     click.echo(f"Wrote {show(cfg)}; train it with: {show(shlex.join(words))}")

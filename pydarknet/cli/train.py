@@ -35,7 +35,7 @@ from pydarknet.training.validation import Validation
         "Text and weights": "text_file tokenized weights dialect clear resume",
         "Length and files": "minutes max_batches settings folder name save_every overwrite",
         "Progress": "sample_every no_sample log_file log_every tensorboard plot_file print_every quiet verbose",
-        "Held-out text": "valid_file valid_fraction valid_every plateau patience",
+        "Held-out text": "valid_file valid_fraction valid_parts valid_every plateau patience",
     }
 )
 @click.argument("paths", metavar="[CFG] [WEIGHTS] TEXT...", nargs=-1, type=PATH)
@@ -101,6 +101,12 @@ from pydarknet.training.validation import Validation
     help="Hold this last part of TEXT out, to measure the training by.",
 )
 @click.option(
+    "--valid-parts",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Cut TEXT into N stretches and hold the last part of each out, so that no chapter is left out whole.",
+)
+@click.option(
     "--valid-every",
     type=click.IntRange(1),
     metavar="N",
@@ -154,6 +160,7 @@ def train(
     verbose,
     valid_file,
     valid_fraction,
+    valid_parts,
     valid_every,
     plateau,
     patience,
@@ -167,7 +174,7 @@ def train(
     """Train a network on the text of one or more files or folders.
 
     Without CFG, a network is chosen that suits the text, this machine and the --minutes; it is written beside the weights,
-    and the end of the text is held out to measure it. A path behind CFG named *.weights or *.backup is the weights file to
+    and small parts of the text are held out to measure it. A path behind CFG named *.weights or *.backup is the weights file to
     start from, one named *.checkpoint a run to go on with. The weights go to the folder `backup` under Darknet's names, with a
     checkpoint beside them; files of an earlier run are kept under another name. Ctrl-C saves and stops; the same command with
     --resume goes on.
@@ -179,7 +186,7 @@ def train(
     if cfg is None:
         cfg, paths = split_cfg(paths)
     paths, start = _start_and_text(paths, text_file, weights)
-    _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_every, plateau, patience)
+    _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience)
     if sum(map(bool, (processes, device, mpi))) > 1:
         raise click.UsageError("--processes, --device and --mpi: give one of them")
     if mpi and cfg is None:
@@ -199,7 +206,7 @@ def train(
         elif start and mpi:
             dialect = ranks.from_first(lambda: dialect or read_header(start).dialect)
         with ranks.together():
-            corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, hold_out=cfg is None)
+            corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, valid_parts, recipe=cfg is None)
             recipe, made = None, str(Path(folder) / f"{base}.cfg")
             if cfg is None and not resume:
                 seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
@@ -291,16 +298,15 @@ def _start_and_text(paths, text_file, weights):
     return paths, weights
 
 
-def _texts(paths, tokenized, valid_file, valid_fraction, hold_out):
-    """The text to train on, and the one to measure by or None; with ``hold_out`` there is one in any case."""
+def _texts(paths, tokenized, valid_file, valid_fraction, valid_parts, recipe):
+    """The text to train on, and the one to measure by or None; with a ``recipe`` there is one in any case."""
     corpus = Corpus.open(paths, tokenized=tokenized)
     if valid_file:
         return corpus, Corpus.open(valid_file, tokenized=tokenized)
     if valid_fraction:
-        return corpus.split(valid_fraction)
-    if hold_out:
-        end = len(corpus) - held_out_of(len(corpus))
-        return corpus.slice(0, end), corpus.slice(end, len(corpus))
+        return corpus.split(valid_fraction, valid_parts or 1)
+    if recipe:
+        return corpus.split(*held_out_of(len(corpus)))
     return corpus, None
 
 
@@ -308,7 +314,7 @@ def _is_checkpoint(path):
     return path.endswith(".checkpoint") or is_kind(path, CHECKPOINT)
 
 
-def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_every, plateau, patience):
+def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience):
     """What does not go together: it would have no effect, and nobody should find that out later."""
     if cfg is None and start:
         raise click.UsageError(f"the cfg that {show(start)} was trained with must stand before it: pydarknet train CFG ...")
@@ -320,5 +326,7 @@ def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_
         raise click.UsageError("-clear and --dialect are for weights: a checkpoint goes on as it was")
     if valid_file and valid_fraction:
         raise click.UsageError("--valid and --valid-fraction: give one of them")
+    if valid_parts and not valid_fraction:
+        raise click.UsageError("--valid-parts needs --valid-fraction")
     if cfg and not (valid_file or valid_fraction) and (valid_every or plateau or patience):
         raise click.UsageError("--valid-every, --plateau and --patience need --valid or --valid-fraction")

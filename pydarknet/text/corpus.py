@@ -13,7 +13,7 @@ import numpy as np
 
 from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import show
-from pydarknet.text.stores import IN_MEMORY, MemoryStore, open_store
+from pydarknet.text.stores import IN_MEMORY, MemoryStore, PiecesStore, open_store
 from pydarknet.text.tokens import LARGEST_TOKEN
 
 _HASH_WHOLE = 64 << 20  # a text of more symbols is fingerprinted by samples
@@ -146,20 +146,35 @@ class Corpus:
             )
         return Corpus(self._store, self._start + start, self._start + stop)
 
-    def split(self, fraction: float) -> tuple["Corpus", "Corpus"]:
+    def split(self, fraction: float, parts: int = 1) -> tuple["Corpus", "Corpus"]:
         """Return (train, valid): the text without its last ``fraction``, and that last part.
 
-        Raises InputError unless 0 < fraction < 1, TextError if a part has fewer than two symbols.
+        With more ``parts`` the text is cut into so many stretches of equal length, and each gives its last ``fraction``;
+        what is left of them is joined, and so is what they give.
+
+        Raises InputError unless 0 < fraction < 1 and parts >= 1, TextError if a part has fewer than two symbols.
         """
         if not 0 < fraction < 1:
             raise InputError(f"fraction={fraction}: the part to hold out is more than 0 and less than 1")
-        middle = self._length - round(self._length * fraction)
-        if middle < 2 or self._length - middle < 2:
+        if parts < 1:
+            raise InputError(f"parts={parts}: it must be a whole number from 1")
+        ends = [self._length * i // parts for i in range(parts + 1)]
+        middles = [stop - round((stop - start) * fraction) for start, stop in zip(ends, ends[1:])]
+        pairs = list(zip(ends, middles)), list(zip(middles, ends[1:]))
+        if min(stop - start for pieces in pairs for start, stop in pieces) < 2:
+            into = f" in {parts} places" if parts > 1 else ""
             raise TextError(
                 f"{self.locate(0)}: {self._length} {self._store.unit}s cannot be split {1 - fraction:g} to "
-                f"{fraction:g}, as each part needs at least two; give a longer text or another fraction"
+                f"{fraction:g}{into}, as each part needs at least two; give a longer text or another fraction"
             )
-        return self.slice(0, middle), self.slice(middle, self._length)
+        train, valid = (self._joined(pieces) for pieces in pairs)
+        return train, valid
+
+    def _joined(self, pieces):
+        if len(pieces) == 1:
+            return self.slice(*pieces[0])
+        store = PiecesStore(self._store, [(self._start + start, self._start + stop) for start, stop in pieces])
+        return Corpus(store, 0, store.size)
 
     def locate(self, position: int) -> str:
         """Say where a position of this text is, for messages: ``file: byte 17`` (counted from 0)."""

@@ -91,6 +91,44 @@ class MemoryStore(Store):
         return np.lib.stride_tricks.sliding_window_view(self.array, count)[starts]
 
 
+class PiecesStore(Store):
+    """Pieces of another store, joined: ``pieces`` are pairs [start, stop) of its positions, in order."""
+
+    def __init__(self, store, pieces):
+        self._store = store
+        self._froms, stops = np.array(pieces, np.int64).T
+        ends = np.cumsum(stops - self._froms)
+        self._starts, self.size = ends - (stops - self._froms), int(ends[-1])
+        self._ends = ends
+        self.names, self.dtype, self.unit, self.max_symbol = store.names, store.dtype, store.unit, store.max_symbol
+
+    def read(self, start, count):
+        found = []
+        while count:
+            at, rest = self._place(start)
+            found.append(self._store.read(at, min(count, rest)))
+            start, count = start + len(found[-1]), count - len(found[-1])
+        return np.concatenate(found) if found else np.empty(0, self.dtype)
+
+    def rows(self, starts, count):
+        at, rest = self._place(starts)
+        inside = rest >= count
+        if inside.all():
+            return self._store.rows(at, count)
+        return np.array([self.read(start, count) for start in starts.tolist()])
+
+    def locate(self, position):
+        return self._store.locate(int(self._place(position)[0]))
+
+    def close(self):
+        self._store.close()
+
+    def _place(self, position):
+        """Where a position is in the store, and how many symbols its piece has from there on."""
+        i = np.searchsorted(self._ends, position, "right")
+        return self._froms[i] + position - self._starts[i], self._ends[i] - position
+
+
 class DiskStore(Store):
     """The bytes of files, read as they are asked for.
 

@@ -29,6 +29,7 @@ INPUT_RATE, OUTPUT_RATE = 5.0, 3.0  # factors on the rate
 SIZE, TRAINED = (1.8, 0.2), (307.0, 0.5)  # of expected_loss: factor and exponent
 LARGEST = 0.4  # units of a layer, by the square root of the text's length
 HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
+HELD_OUT_PARTS, SHORTEST_PART = 5, 1000  # how many places they come from, and characters of each
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
 TRYING, TIMING = 0.04, 0.02  # that goes into trying sizes, and into timing the one that is chosen
 OTHERS = 0.04  # that goes into samples, checkpoints, and measurements that only one process makes
@@ -206,9 +207,13 @@ def dropout(parameters: int, passes: float, length: int) -> float:
     return round(min(max(0.05 + 0.116 * math.log(learned_by_heart / 0.7), 0.0), 0.5), 2)
 
 
-def held_out_of(length: int) -> int:
-    """How many characters at the end of a text of ``length`` are held out where the user does not say."""
-    return min(max(length // 20, min(HELD_OUT[0], length // 10)), HELD_OUT[1])
+def held_out_of(length: int) -> tuple[float, int]:
+    """What is held out of a text of ``length`` where the user does not say: the fraction, and from how many places.
+
+    From several, as the last part alone may be a play or a chapter whose people stand nowhere else.
+    """
+    count = min(max(length / 40, min(HELD_OUT[0], length / 10)), HELD_OUT[1])
+    return float(f"{count / length:.2g}"), max(1, min(HELD_OUT_PARTS, int(count / SHORTEST_PART)))
 
 
 def measurements_every(held_out: int, streams: int, time_steps: int) -> int:

@@ -89,7 +89,7 @@ def test_the_time_is_kept(here):
 def test_new_writes_a_cfg_and_nothing_else(here):
     result = run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", "--set", "gru.output=5")
     assert result.code == 0
-    assert result.out == b"Wrote my.cfg; train it with: pydarknet train my.cfg novel.txt --valid-fraction 0.1\n"
+    assert result.out == b"Wrote my.cfg; train it with: pydarknet train my.cfg novel.txt --valid-fraction 0.1 --valid-parts 4\n"
     assert {path.name for path in here.iterdir()} == {"my.cfg", "novel.txt"}
     assert load_network("my.cfg").layers[0].outputs == 5
     refused = run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1")
@@ -156,12 +156,12 @@ def test_mistakes(here, words, code, says):
 
 def test_what_is_held_out():
     assert [held_out_of(n) for n in (50, 20_000, 200_000, 400_000, 1_000_000, 10**8)] == [
-        5,
-        2000,
-        20_000,
-        20_000,
-        50_000,
-        100_000,
+        (0.1, 1),
+        (0.1, 2),
+        (0.1, 5),
+        (0.05, 5),
+        (0.025, 5),
+        (0.001, 5),
     ]
 
 

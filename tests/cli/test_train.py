@@ -204,6 +204,7 @@ def test_several_texts_and_folders_and_tokens(here):
         (("text.bin", "--patience", 3), "need --valid or --valid-fraction"),
         (("text.bin", "--valid", "text.bin", "--valid-fraction", 0.1), "give one of them"),
         (("text.bin", "--valid-fraction", 1), "--valid-fraction"),
+        (("text.bin", "--valid", "text.bin", "--valid-parts", 2), "--valid-parts needs --valid-fraction"),
         (("text.bin", "--save-every", 0), "--save-every"),
     ],
 )
@@ -244,6 +245,15 @@ def test_the_held_out_part_is_not_trained_on(here):
     held_out = float(re.findall(r"held out: (\S+)", result.err)[-1])
     assert held_out > math.log(64)
     assert steps(result)[-1][5] == pytest.approx(150 * 80 / 2700, abs=1e-6)
+
+
+def test_several_parts_are_held_out(here):
+    """Every stretch of the text ends in symbols of its own: the network never learns them."""
+    Path("text.bin").write_bytes((bytes(n % 8 for n in range(900)) + bytes(40 + n % 8 for n in range(100))) * 3)
+    write_cfg(here, batch=16, learning_rate=2, max_batches=150, clip_norm=1)
+    result = train("text.bin", "--valid-fraction", 0.1, "--valid-parts", 3, "-srand", 1)
+    assert steps(result)[-1][2] < 0.5
+    assert float(re.findall(r"held out: (\S+)", result.err)[-1]) > math.log(64)
 
 
 def test_patience_and_plateau(here):

@@ -79,6 +79,26 @@ def test_parts_share_the_text_and_wrap_to_their_own_start(tmp_path):
     assert np.shares_memory(memory._store.array, memory.slice(0, 2)._store.array)
 
 
+@pytest.mark.parametrize("options", [{}, ON_DISK])
+def test_several_places_are_held_out(tmp_path, options):
+    text = Corpus.open([write(tmp_path / "a", bytes(range(7))), write(tmp_path / "b", bytes(range(7, 32)))], **options)
+    train, valid = text.split(0.25, parts=4)
+    held_out = [6, 7, 14, 15, 22, 23, 30, 31]
+    learned = sorted(set(range(32)) - set(held_out))
+    assert valid.symbols(0, 8).tolist() == held_out and valid.symbols(-1, 3).tolist() == [31, 6, 7]
+    assert train.symbols(0, 24).tolist() == learned and train.symbols(22, 4).tolist() == [28, 29, 0, 1]
+    assert train.gather([0, 5, 11, 22], 2).T.tolist() == [[0, 1, 2], [5, 8, 9], [13, 16, 17], [28, 29, 0]]
+    assert train.gather([0, 6], 3).T.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]], "within one stretch"
+    assert train.slice(4, 9).symbols(0, 6).tolist() == [4, 5, 8, 9, 10, 4]
+    assert train.split(0.5, parts=2)[1].symbols(0, 12).tolist() == learned[6:12] + learned[18:]
+    assert train.locate(6).endswith("b: byte 1") and valid.locate(7).endswith("b: byte 24")
+    assert train.digest() == Corpus.from_symbols(bytes(learned)).digest()
+    with pytest.raises(TextError, match="split 0.75 to 0.25 in 9 places, as each part needs at least two"):
+        text.split(0.25, parts=9)
+    with pytest.raises(InputError, match="parts=0"):
+        text.split(0.25, parts=0)
+
+
 def test_symbols_out_of_the_networks_range_are_located(tmp_path):
     text = Corpus.open([write(tmp_path / "a", b"abc"), write(tmp_path / "b", b"de\xfffgh")], **ON_DISK)
     text.gather([0], 3, vocabulary=128)
