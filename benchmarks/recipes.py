@@ -38,8 +38,8 @@ def main():
     measured = measured if options.test else measured.slice(0, min(len(measured), LONGEST))
     inputs, streams = vocabulary(whole), streams_of(options.characters)
     parameters = 3 * options.output * (options.output + inputs) + options.output * inputs
-    drop = dropout(parameters, options.characters / len(text), len(text))
-    recipe = Recipe(inputs, options.output, streams, drop, learning_rate(options.output), 10**6)
+    drops = dropout(parameters, options.characters / len(text), len(text))
+    recipe = Recipe(inputs, options.output, streams, *drops, learning_rate(options.output), 10**6)
     cfg_text = recipe.text()
     for pair in options.replace:
         cfg_text = cfg_text.replace(*pair.split("=", 1))

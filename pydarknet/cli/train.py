@@ -186,7 +186,9 @@ def train(
     if cfg is None:
         cfg, paths = split_cfg(paths)
     paths, start = _start_and_text(paths, text_file, weights)
-    _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience)
+    _check_usage(
+        cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience
+    )
     if sum(map(bool, (processes, device, mpi))) > 1:
         raise click.UsageError("--processes, --device and --mpi: give one of them")
     if mpi and cfg is None:
@@ -314,7 +316,9 @@ def _is_checkpoint(path):
     return path.endswith(".checkpoint") or is_kind(path, CHECKPOINT)
 
 
-def _check_usage(cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience):
+def _check_usage(
+    cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience
+):
     """What does not go together: it would have no effect, and nobody should find that out later."""
     if cfg is None and start:
         raise click.UsageError(f"the cfg that {show(start)} was trained with must stand before it: pydarknet train CFG ...")

@@ -51,7 +51,7 @@ class Gated(Layer):
         D, H, rows = inputs, outputs, len(self.gates) * outputs
         self.U = self._parameter("U", (rows, D), decayed=True)
         self.W = self._parameter("W", (rows, H), decayed=True)
-        self.input_weights = self.U
+        self.input_weights, self.state_weights = self.U, self.W
         # Darknet keeps a bias with each of the two; their sum is the b of the equations.
         self.u_biases = self._parameter("u.biases", (rows,), decayed=False)
         self.w_biases = self._parameter("w.biases", (rows,), decayed=False)

@@ -89,6 +89,7 @@ class Layer:
         self.streams_part = None  # where only a part of the streams is run: (their slice, the number of all)
         self.parameters, self.statistics = [], []
         self.input_weights = None  # the parameter that multiplies its input, if it has one
+        self.state_weights = None  # and that which multiplies its state
         self.matrices = {}  # Darknet's connected layers by name, in the order of pjreddie's file
         self._state = {}
 

@@ -104,6 +104,8 @@ def build_layers(sections, context):
         layer.learning_rate = section.number("learning_rate", 1.0)
         if layer.input_weights is not None:  # our own: a column of a one-hot input's matrix learns only where its symbol stands
             layer.input_weights.rate = section.number("input_rate", 1.0, minimum=0)
+        if layer.state_weights is not None:  # our own too
+            layer.state_weights.dropout = section.number("weight_dropout", 0.0, minimum=0, maximum=0.99)
         layer.dontload, layer.dontsave, layer.stopbackward = (section.flag(key) for key in FLAGS)
         section.ignore(*OF_IMAGES)
         layers.append(layer)

@@ -54,7 +54,7 @@ class RNN(Layer):
         self.input_layer = StepwiseConnected(inputs, hidden, activation, *common, name="input")
         self.self_layer = StepwiseConnected(hidden, hidden, self_activation or activation, *common, name="self")
         self.output_layer = StepwiseConnected(hidden, outputs, activation, *common, name="output")
-        self.input_weights = self.input_layer.weights
+        self.input_weights, self.state_weights = self.input_layer.weights, self.self_layer.weights
         self._layers = self.input_layer, self.self_layer, self.output_layer  # in the file's order
         for layer in self._layers:
             self.parameters += layer.parameters

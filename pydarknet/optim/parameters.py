@@ -7,6 +7,7 @@ on whole runs of the block, a gradient norm one dot product, a checkpoint three 
 """
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,12 +48,13 @@ class Parameter(Statistic):
     """A named array that training moves, and its gradient of the same shape.
 
     ``decayed`` says whether weight decay pulls it towards zero: Darknet decays weight matrices,
-    never biases or scales (``update_connected_layer``). ``rate`` is a factor on the layer's own.
+    never biases or scales (``update_connected_layer``). ``rate`` is a factor on the layer's own,
+    and ``dropout`` the probability of each of its numbers to be left out of an update.
     """
 
     def __init__(self, name, shape, decayed, dtype=np.float32, initial=0):
         super().__init__(name, shape, dtype, initial)
-        self.decayed, self.rate = decayed, 1.0
+        self.decayed, self.rate, self.dropout = decayed, 1.0, 0.0
         self._gradient = None
 
     @property
@@ -94,10 +96,14 @@ class ParameterBlock:
         owned.sort(key=lambda pair: (not pair[0].decayed, pair[1]))  # stable: cfg order within a group
         self._parameters = [p for p, _ in owned]
         self.groups = []
+        self._thinned = []  # (run, dropout) of the parameters that have some
         self.begun = 0  # how often the gradients were cleared: in between, whoever sums them leaves the values alone
         start = 0
         for parameter, learning_rate in owned:
-            self._extend_groups(slice(start, start + parameter.size), parameter.decayed, learning_rate)
+            run = slice(start, start + parameter.size)
+            self._extend_groups(run, parameter.decayed, learning_rate)
+            if parameter.dropout:
+                self._thinned.append((run, parameter.dropout))
             start += parameter.size
         self.move_values(np.empty(start, dtype))
         self.move_gradients(np.empty(start, dtype))
@@ -127,6 +133,30 @@ class ParameterBlock:
         """Set every gradient to zero: the layers' ``backward`` adds to them."""
         self.gradients.fill(0)
         self.begun += 1
+
+    @contextmanager
+    def thinned(self, random):
+        """While it lasts, numbers that ``random``, a numpy Generator, picks are zero: DropConnect, for the calls of one update.
+
+        w' = w ∘ m with m = 0 with probability p, else 1 / (1 - p); at the end the values are as they were, and the gradient,
+        which is that of w', becomes that of w: dw = dw' ∘ m. p is the parameter's ``dropout``. Sources: L. Wan et al.,
+        "Regularization of neural networks using DropConnect", 2013; S. Merity et al., "Regularizing and optimizing LSTM
+        language models", 2018, who drop weights of the matrix that multiplies the state.
+        """
+        kept = []
+        for run, p in self._thinned:
+            values = self.values[run]
+            mask = (random.random(values.size, dtype=np.float32) >= p) * values.dtype.type(1 / (1 - p))
+            kept.append((run, values.copy(), mask))
+        try:
+            for run, _, mask in kept:
+                self.values[run] *= mask
+            yield
+        finally:  # in what memory is theirs by then
+            for run, values, _ in kept:
+                self.values[run] = values
+        for run, _, mask in kept:
+            self.gradients[run] *= mask
 
     def gradient_of(self, array):
         """The gradient of ``array``, a contiguous part of the values."""

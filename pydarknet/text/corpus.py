@@ -7,6 +7,7 @@ V symbols. Darknet's counterpart is ``get_rnn_data`` in ``examples/rnn.c`` (pjre
 
 import hashlib
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ class Corpus:
         if parts < 1:
             raise InputError(f"parts={parts}: it must be a whole number from 1")
         ends = [self._length * i // parts for i in range(parts + 1)]
-        middles = [stop - round((stop - start) * fraction) for start, stop in zip(ends, ends[1:])]
+        middles = [stop - round((stop - start) * fraction) for start, stop in pairwise(ends)]
         pairs = list(zip(ends, middles)), list(zip(middles, ends[1:]))
         if min(stop - start for pieces in pairs for start, stop in pieces) < 2:
             into = f" in {parts} places" if parts > 1 else ""

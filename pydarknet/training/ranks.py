@@ -7,7 +7,7 @@ tells and saves. The block that is summed:
 
     gradients   G numbers, the network's own
     states      h, c of every layer, (B, H): the rank's own streams, 0 elsewhere
-    rows        a row a rank, 0 elsewhere: its loss in two parts, the number of a signal, 1 if it cannot go on
+    rows        a row a rank, 0 elsewhere: its loss in three parts, the number of a signal, 1 if it cannot go on
 """
 
 import json
@@ -31,7 +31,8 @@ from pydarknet.training.trainer import Diverged
 from pydarknet.training.validation import Interrupted
 
 KNOWN = PydarknetError, MemoryError, OSError  # what may befall a rank, and is told in a line
-ROW = 4
+LOSS, SIGNAL, FAILED = slice(0, 3), 3, 4  # three parts of 24 bits hold all 53 of the loss
+ROW = 5
 SPIN = 0.002  # seconds of a wait without sleep: longer than the ranks' steps differ as a rule
 NAP = 0.0005
 
@@ -250,12 +251,15 @@ class Ranks:
         for home, state in zip(self._homes, states):
             home[...] = 0
             home[self._own] = state[self._own]
-        large = float(self._rows.dtype.type(self._loss))
-        self._sum(large, self._loss - large, self._noted[0] if self._noted else 0, 0)
+        parts, rest = [], self._loss
+        for _ in range(3):
+            parts.append(float(self._rows.dtype.type(rest)))
+            rest -= parts[-1]
+        self._sum(*parts, self._noted[0] if self._noted else 0, 0)
         for home, state in zip(self._homes, states):
             state[...] = home
-        self.stopped_by += [int(number) for number in self._rows[:, 2] if number]
-        return float(self._rows[:, :2].astype(np.float64).sum())
+        self.stopped_by += [int(number) for number in self._rows[:, SIGNAL] if number]
+        return float(self._rows[:, LOSS].astype(np.float64).sum())
 
     def _sum(self, *row):
         """Sum the block over all ranks, with this rank's ``row``. Raises TrainingError if a rank cannot go on."""
@@ -264,10 +268,10 @@ class Ranks:
         self._meet()
         self._comm.Allreduce(self._mpi.IN_PLACE, self._block, self._mpi.SUM)
         self._sums += 1
-        failed = np.flatnonzero(self._rows[:, 3])
+        failed = np.flatnonzero(self._rows[:, FAILED])
         if failed.size:
             self._alike = True
-            line = self._comm.bcast(self._last_line if row[3] else None, root=failed[0])
+            line = self._comm.bcast(self._last_line if row[FAILED] else None, root=failed[0])
             raise TrainingError(f"{self._name(failed[0])}: {line}")
 
     def _meet(self):
@@ -292,7 +296,7 @@ class Ranks:
                 self._last_line = _line(error)
                 self._block[...] = 0
                 with suppress(TrainingError):  # which says what we know
-                    self._sum(0, 0, 0, 1)
+                    self._sum(0, 0, 0, 0, 1)
                 return
         if isinstance(error, KeyboardInterrupt):
             told, code = "pydarknet: interrupted\n", 130

@@ -27,7 +27,8 @@ STEPS = 64
 STREAMS, MORE_STREAMS = (8, 16, 32, 64), (2e6, 12e6, 50e6)  # and from how many characters on there are more
 INPUT_RATE, OUTPUT_RATE = 5.0, 3.0  # factors on the rate
 SIZE, TRAINED = (1.8, 0.2), (307.0, 0.5)  # of expected_loss: factor and exponent
-LARGEST = 0.4  # units of a layer, by the square root of the text's length
+INPUT_DROPOUT, OUTPUT_DROPOUT = (0.045, 2.2, 0.25), (0.06, 0.3, 0.5)  # of dropout: factor, where it begins, the most
+LARGEST = 0.55  # units of a layer, by the square root of the text's length
 HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
 HELD_OUT_PARTS, SHORTEST_PART = 5, 1000  # how many places they come from, and characters of each
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
@@ -44,7 +45,8 @@ class Recipe:
     inputs: int
     output: int
     streams: int
-    dropout: float
+    input_dropout: float
+    output_dropout: float
     learning_rate: float
     max_batches: int
     why: tuple[str, ...] = ()
@@ -71,13 +73,14 @@ class Recipe:
             "power=1",
             f"max_batches={self.max_batches}",
             "",
+            *_dropout_section(self.input_dropout, "# Drops whole characters, so that no passage can be learned by heart."),
             "[gru]",
             f"output={self.output}",
             "tanh=1",
             "# A symbol's column of the input matrix learns only where that symbol stands: it takes larger steps.",
             f"input_rate={INPUT_RATE:g}",
             "",
-            *(["[dropout]", f"probability={self.dropout:.2g}", ""] if self.dropout else []),
+            *_dropout_section(self.output_dropout, "# Drops outputs of the layer above."),
             "[connected]",
             f"output={self.inputs}",
             "activation=linear",
@@ -90,6 +93,10 @@ class Recipe:
     def cfg(self, path: str) -> Cfg:
         """The cfg as if it had been read at ``path``."""
         return parse_cfg_text(self.text(), path)
+
+
+def _dropout_section(probability, comment):
+    return [comment, "[dropout]", f"probability={probability:.2g}", ""] if probability else []
 
 
 def make_recipe(corpus: Corpus, held_out: int, seconds: float, gradients: Callable | None = None) -> Recipe:
@@ -149,14 +156,15 @@ class _Tried:
 
     def recipe(self):
         parameters = 3 * self.output * (self.output + self.inputs) + self.output * self.inputs
-        drop = dropout(parameters, self.characters / self.length, self.length)
+        drops = dropout(parameters, self.characters / self.length, self.length)
         max_batches = max(1, self.characters // (self.streams * STEPS))
-        return Recipe(self.inputs, self.output, self.streams, drop, learning_rate(self.output), max_batches)
+        return Recipe(self.inputs, self.output, self.streams, *drops, learning_rate(self.output), max_batches)
 
 
 def _try(corpus, inputs, output, streams, seconds, share, gradients):
     """Train a network of that size for a moment: a ``share`` of the ``seconds`` that there are."""
-    network = Network(Recipe(inputs, output, streams, 0.0, 1e-6, 10**6).cfg("recipe.cfg"), srand=1)
+    # Dropout takes time too: some of it, as the run will most likely have.
+    network = Network(Recipe(inputs, output, streams, 0.1, 0.3, 1e-6, 10**6).cfg("recipe.cfg"), srand=1)
     with gradients(network) as train_call:
         steps = Trainer(network, corpus, srand=1, train_call=train_call).run()
         for _ in range(2):  # which take memory, and start the processes
@@ -177,7 +185,7 @@ def _why(corpus, held_out, recipe, best, tried):
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
         f"a GRU of {best.output} ({best.speed:,.0f} characters/s)" + (f": {', '.join(others)}" if others else ""),
         f"{recipe.max_batches:,} iterations of {recipe.streams} streams: {best.characters / len(corpus):.2g} passes, "
-        f"rate {recipe.learning_rate:.2g}, dropout {recipe.dropout:.2g}",
+        f"rate {recipe.learning_rate:.2g}, dropout {recipe.input_dropout:.2g}, {recipe.output_dropout:.2g}",
     )
 
 
@@ -201,10 +209,15 @@ def learning_rate(output: int) -> float:
     return min(0.015, 0.008 * (160 / output) ** 0.6)
 
 
-def dropout(parameters: int, passes: float, length: int) -> float:
-    """The share of the layer's outputs to drop: more, the more often ``parameters`` that are many for the text read it."""
-    learned_by_heart = parameters * passes / length
-    return round(min(max(0.05 + 0.116 * math.log(learned_by_heart / 0.7), 0.0), 0.5), 2)
+def dropout(parameters: int, passes: float, length: int) -> tuple[float, float]:
+    """The shares of the input's symbols and of the layer's outputs to drop.
+
+    More, the more often ``parameters`` that are many for the text read it: those could learn it by heart.
+    """
+    by_heart = parameters * passes / length
+    shares = (factor * math.log(by_heart / begins) for factor, begins, _ in (INPUT_DROPOUT, OUTPUT_DROPOUT))
+    found = [round(min(max(share, 0.0), most), 2) for share, (_, _, most) in zip(shares, (INPUT_DROPOUT, OUTPUT_DROPOUT))]
+    return found[0], found[1]
 
 
 def held_out_of(length: int) -> tuple[float, int]:

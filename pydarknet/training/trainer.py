@@ -267,8 +267,9 @@ class Trainer:
         network.parameters.clear_gradients()
         # Numbers that overflow on the way end in a loss that is not finite: said once, below.
         with self._whole_or_not_at_all(), np.errstate(over="ignore", invalid="ignore"):
-            for _ in range(network.subdivisions):
-                loss += self._call()
+            with network.parameters.thinned(network.dropout_random):
+                for _ in range(network.subdivisions):
+                    loss += self._call()
             loss /= self.samples
             if not math.isfinite(loss):
                 raise diverged(self.iteration, f"the loss is {loss}")

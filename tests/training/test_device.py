@@ -31,7 +31,7 @@ def one_thread():
 END = "\n[connected]\noutput=64\nactivation=linear\n[softmax]\n"
 STACKS = {
     "lstm": "[lstm]\noutput=12\n[lstm]\noutput=9" + END,
-    "gru": "[gru]\noutput=12\n[gru]\ntanh=1\noutput=9" + END,
+    "gru": "[gru]\noutput=12\n[gru]\ntanh=1\noutput=9\nweight_dropout=.2" + END,
     "rnn": "[rnn]\noutput=12\nhidden=9\nactivation=tanh\n[rnn]\noutput=9\nhidden=7\nactivation=loggy" + END,
 }
 ADAM = dict(adam=1, learning_rate=0.01, decay=0, clip_norm=0.05, batch=16, subdivisions=2, time_steps=10, max_batches=200)

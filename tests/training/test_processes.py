@@ -32,6 +32,7 @@ KINDS = {
     "crnn": "[crnn]\noutput=6\nhidden=5\nsize=1" + END,
     "lstm, lstm": "[lstm]\noutput=6\n[lstm]\noutput=5" + END,
     "dropout": DROPOUT,
+    "dropped weights": "[gru]\noutput=6\nweight_dropout=.3\n[dropout]\nprobability=.4" + END,
 }
 
 

@@ -18,7 +18,10 @@ from runs import bytes_of, command, environment, heard_signals, write_cfg, write
 from pydarknet.training.checkpoint import read_checkpoint
 
 END = "\n[connected]\noutput=64\nactivation=linear\n[softmax]\n"
-STACK = "[dropout]\nprobability=.1\n[lstm]\noutput=9\n[gru]\ntanh=1\noutput=8\n[rnn]\noutput=7\nhidden=6\nactivation=tanh" + END
+STACK = (
+    "[dropout]\nprobability=.1\n[lstm]\noutput=9\n[gru]\ntanh=1\noutput=8\nweight_dropout=.2\n[rnn]\noutput=7\nhidden=6\nactivation=tanh"
+    + END
+)
 NET = dict(batch=10, subdivisions=2, adam=1, learning_rate=0.01, decay=0, clip_norm=0.05, jump=1 / 8)
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))

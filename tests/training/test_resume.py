@@ -22,6 +22,7 @@ RUNS = {
     "dropout, batch norm, clipping": (DROPOUT.replace("output=7", "output=7\nbatch_normalize=1"), dict(clip_norm=0.5)),
     "adam": (DROPOUT, dict(adam=1, learning_rate=0.01)),
     "gru": (LAYERS.replace("lstm", "gru"), {}),
+    "dropped weights": (DROPOUT.replace("output=7", "output=7\nweight_dropout=.3"), {}),
     "rnn": (LAYERS.replace("lstm", "rnn"), dict(learning_rate=0.1)),
     "two layers": (LAYERS.replace("[connected]", "[gru]\noutput=5\n[batchnorm]\n[connected]"), {}),
     "random rate": (LAYERS, dict(policy="random", power=2)),
