@@ -12,7 +12,7 @@ import time
 
 from pydarknet import Corpus, Trainer, load_network
 from pydarknet.darknet.cfg import parse_cfg_text
-from pydarknet.training.recipe import STEPS, Recipe, dropout, learning_rate, streams_of, vocabulary
+from pydarknet.training.recipe import STEPS, Recipe, dropout, learning_rate, output_rate, streams_of, vocabulary
 from pydarknet.training.validation import Validation
 
 LONGEST = 200_000  # characters that are measured
@@ -39,7 +39,7 @@ def main():
     inputs, streams = vocabulary(whole), streams_of(options.characters)
     parameters = 3 * options.output * (options.output + inputs) + options.output * inputs
     drops = dropout(parameters, options.characters / len(text), len(text))
-    recipe = Recipe(inputs, options.output, streams, *drops, learning_rate(options.output), 10**6)
+    recipe = Recipe(inputs, options.output, streams, *drops, learning_rate(options.output), output_rate(options.characters), 10**6)
     cfg_text = recipe.text()
     for pair in options.replace:
         cfg_text = cfg_text.replace(*pair.split("=", 1))

@@ -25,10 +25,11 @@ MINUTES = 5.0  # that a run takes unless it is told otherwise
 SIZES = 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024
 STEPS = 64
 STREAMS, MORE_STREAMS = (8, 16, 32, 64), (2e6, 12e6, 50e6)  # and from how many characters on there are more
-INPUT_RATE, OUTPUT_RATE = 5.0, 3.0  # factors on the rate
+INPUT_RATE = 5.0  # a factor on the rate
+OUTPUT_RATE, SHORT_RUN = 3.0, 2e6  # another, for runs of fewer characters; it does harm in longer ones
 SIZE, TRAINED = (1.8, 0.2), (307.0, 0.5)  # of expected_loss: factor and exponent
-INPUT_DROPOUT, OUTPUT_DROPOUT = (0.045, 2.2, 0.25), (0.06, 0.3, 0.5)  # of dropout: factor, where it begins, the most
-LARGEST = 0.55  # units of a layer, by the square root of the text's length
+WEIGHT_DROPOUT, OUTPUT_DROPOUT = (0.08, 2.0, 0.5), (0.065, 0.3, 0.5)  # of dropout: factor, where it begins, the most
+LARGEST = 0.8  # units of a layer, by the square root of the text's length
 HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
 HELD_OUT_PARTS, SHORTEST_PART = 5, 1000  # how many places they come from, and characters of each
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
@@ -45,14 +46,18 @@ class Recipe:
     inputs: int
     output: int
     streams: int
-    input_dropout: float
+    weight_dropout: float
     output_dropout: float
     learning_rate: float
+    output_rate: float
     max_batches: int
     why: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The cfg, commented."""
+        less = "# So much of the state's matrix is left out of each update: the text is harder to learn by heart."
+        weights = [less, f"weight_dropout={self.weight_dropout:.2g}"] if self.weight_dropout else []
+        outputs = ["[dropout]", f"probability={self.output_dropout:.2g}", ""] if self.output_dropout else []
         lines = [
             *(f"# {line}" for line in self.why),
             "[net]",
@@ -73,18 +78,18 @@ class Recipe:
             "power=1",
             f"max_batches={self.max_batches}",
             "",
-            *_dropout_section(self.input_dropout, "# Drops whole characters, so that no passage can be learned by heart."),
             "[gru]",
             f"output={self.output}",
             "tanh=1",
             "# A symbol's column of the input matrix learns only where that symbol stands: it takes larger steps.",
             f"input_rate={INPUT_RATE:g}",
+            *weights,
             "",
-            *_dropout_section(self.output_dropout, "# Drops outputs of the layer above."),
+            *outputs,
             "[connected]",
             f"output={self.inputs}",
             "activation=linear",
-            f"learning_rate={OUTPUT_RATE:g}",
+            *([f"learning_rate={self.output_rate:g}"] if self.output_rate != 1 else []),
             "",
             "[softmax]",
         ]
@@ -93,10 +98,6 @@ class Recipe:
     def cfg(self, path: str) -> Cfg:
         """The cfg as if it had been read at ``path``."""
         return parse_cfg_text(self.text(), path)
-
-
-def _dropout_section(probability, comment):
-    return [comment, "[dropout]", f"probability={probability:.2g}", ""] if probability else []
 
 
 def make_recipe(corpus: Corpus, held_out: int, seconds: float, gradients: Callable | None = None) -> Recipe:
@@ -158,13 +159,13 @@ class _Tried:
         parameters = 3 * self.output * (self.output + self.inputs) + self.output * self.inputs
         drops = dropout(parameters, self.characters / self.length, self.length)
         max_batches = max(1, self.characters // (self.streams * STEPS))
-        return Recipe(self.inputs, self.output, self.streams, *drops, learning_rate(self.output), max_batches)
+        return Recipe(self.inputs, self.output, self.streams, *drops, learning_rate(self.output), output_rate(self.characters), max_batches)
 
 
 def _try(corpus, inputs, output, streams, seconds, share, gradients):
     """Train a network of that size for a moment: a ``share`` of the ``seconds`` that there are."""
     # Dropout takes time too: some of it, as the run will most likely have.
-    network = Network(Recipe(inputs, output, streams, 0.1, 0.3, 1e-6, 10**6).cfg("recipe.cfg"), srand=1)
+    network = Network(Recipe(inputs, output, streams, 0.1, 0.3, 1e-6, 1.0, 10**6).cfg("recipe.cfg"), srand=1)
     with gradients(network) as train_call:
         steps = Trainer(network, corpus, srand=1, train_call=train_call).run()
         for _ in range(2):  # which take memory, and start the processes
@@ -185,7 +186,7 @@ def _why(corpus, held_out, recipe, best, tried):
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
         f"a GRU of {best.output} ({best.speed:,.0f} characters/s)" + (f": {', '.join(others)}" if others else ""),
         f"{recipe.max_batches:,} iterations of {recipe.streams} streams: {best.characters / len(corpus):.2g} passes, "
-        f"rate {recipe.learning_rate:.2g}, dropout {recipe.input_dropout:.2g}, {recipe.output_dropout:.2g}",
+        f"rate {recipe.learning_rate:.2g}, dropout {recipe.weight_dropout:.2g}, {recipe.output_dropout:.2g}",
     )
 
 
@@ -209,14 +210,19 @@ def learning_rate(output: int) -> float:
     return min(0.015, 0.008 * (160 / output) ** 0.6)
 
 
+def output_rate(characters: float) -> float:
+    """The factor on the rate of the output layer."""
+    return OUTPUT_RATE if characters < SHORT_RUN else 1.0
+
+
 def dropout(parameters: int, passes: float, length: int) -> tuple[float, float]:
-    """The shares of the input's symbols and of the layer's outputs to drop.
+    """The shares of the weights that multiply the state, and of the outputs, to drop.
 
     More, the more often ``parameters`` that are many for the text read it: those could learn it by heart.
     """
     by_heart = parameters * passes / length
-    shares = (factor * math.log(by_heart / begins) for factor, begins, _ in (INPUT_DROPOUT, OUTPUT_DROPOUT))
-    found = [round(min(max(share, 0.0), most), 2) for share, (_, _, most) in zip(shares, (INPUT_DROPOUT, OUTPUT_DROPOUT))]
+    shares = (factor * math.log(by_heart / begins) for factor, begins, _ in (WEIGHT_DROPOUT, OUTPUT_DROPOUT))
+    found = [round(min(max(share, 0.0), most), 2) for share, (_, _, most) in zip(shares, (WEIGHT_DROPOUT, OUTPUT_DROPOUT))]
     return found[0], found[1]
 
 

@@ -169,7 +169,7 @@ def test_the_numbers_move_the_right_way():
     assert learning_rate(64) > learning_rate(512) > 0
     assert streams_of(1e5) == 8 and streams_of(1e9) == 64
     assert dropout(10**5, 0.3, 10**6) == (0, 0)
-    assert dropout(10**5, 3, 10**5)[0] < dropout(10**5, 10, 10**5)[0] < dropout(10**6, 1000, 10**5)[0] == 0.25
+    assert dropout(10**5, 3, 10**5)[0] < dropout(10**5, 10, 10**5)[0] < dropout(10**6, 1000, 10**5)[0] == 0.5
     assert dropout(10**5, 3, 10**5)[1] < dropout(10**5, 10, 10**5)[1] < dropout(10**6, 1000, 10**5)[1] == 0.5
     assert measurements_every(100_000, 8, 64) * 8 * 64 >= 100_000 / 3 / 0.03
 
