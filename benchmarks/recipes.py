@@ -12,7 +12,7 @@ import time
 
 from pydarknet import Corpus, Trainer, load_network
 from pydarknet.darknet.cfg import parse_cfg_text
-from pydarknet.training.recipe import STEPS, Recipe, dropout, learning_rate, output_rate, streams_of, vocabulary
+from pydarknet.training.recipe import Recipe, batch_of, dropout, learning_rate, output_rate, vocabulary
 from pydarknet.training.validation import Validation
 
 LONGEST = 200_000  # characters that are measured
@@ -36,17 +36,18 @@ def main():
     text = whole.slice(0, int(n * options.train))
     measured = whole.slice(int(n * 0.9), n) if options.test else whole.slice(int(n * 0.8), int(n * 0.9))
     measured = measured if options.test else measured.slice(0, min(len(measured), LONGEST))
-    inputs, streams = vocabulary(whole), streams_of(options.characters)
+    inputs, batch = vocabulary(whole), batch_of(options.characters)
     parameters = 3 * options.output * (options.output + inputs) + options.output * inputs
     drops = dropout(parameters, options.characters / len(text), len(text))
-    recipe = Recipe(inputs, options.output, streams, *drops, learning_rate(options.output), output_rate(options.characters), 10**6)
+    rates = learning_rate(options.output), output_rate(options.characters)
+    recipe = Recipe(inputs, options.output, *batch, *drops, *rates, 10**6)
     cfg_text = recipe.text()
     for pair in options.replace:
         cfg_text = cfg_text.replace(*pair.split("=", 1))
     cfg = parse_cfg_text(cfg_text, "recipe.cfg")
     for setting in options.settings:
         cfg.set(setting)
-    batch = int(cfg.net.options["batch"][0]) * int(cfg.net.options.get("time_steps", (STEPS,))[0])
+    batch = int(cfg.net.options["batch"][0]) * int(cfg.net.options["time_steps"][0])
     iterations = max(1, int(options.characters / batch))
     cfg.set(f"net.max_batches={iterations}")
     cfg.set(f"net.burn_in={max(1, min(100, iterations // 20))}")

@@ -7,6 +7,7 @@ taken. Streams, rates and dropout follow from it. docs/recipes.md shows the meas
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,8 +24,8 @@ from pydarknet.training.validation import SHARE_OF_TIME
 
 MINUTES = 5.0  # that a run takes unless it is told otherwise
 SIZES = 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024
-STEPS = 64
-STREAMS, MORE_STREAMS = (8, 16, 32, 64), (2e6, 12e6, 50e6)  # and from how many characters on there are more
+BATCHES = (16, 32), (32, 32), (64, 32), (64, 64)  # streams and steps
+LARGER_BATCHES = 1e6, 8e6, 30e6  # and from how many characters on each of the others
 INPUT_RATE = 5.0  # a factor on the rate
 OUTPUT_RATE, SHORT_RUN = 3.0, 2e6  # another, for runs of fewer characters; it does harm in longer ones
 SIZE, TRAINED = (1.8, 0.2), (307.0, 0.5)  # of expected_loss: factor and exponent
@@ -46,6 +47,7 @@ class Recipe:
     inputs: int
     output: int
     streams: int
+    steps: int
     weight_dropout: float
     output_dropout: float
     learning_rate: float
@@ -64,7 +66,7 @@ class Recipe:
             f"inputs={self.inputs}",
             "# So many streams read the text side by side; time_steps characters of each make an update.",
             f"batch={self.streams}",
-            f"time_steps={STEPS}",
+            f"time_steps={self.steps}",
             "# The streams begin at equal distances and never jump: all of the text is read equally often.",
             "jump=0",
             "adam=1",
@@ -110,19 +112,21 @@ def make_recipe(corpus: Corpus, held_out: int, seconds: float, gradients: Callab
     gradients = gradients or _in_processes
     begun = time.perf_counter()
     length, inputs = len(corpus), vocabulary(corpus)
-    if length <= STEPS:
+    if length <= BATCHES[-1][1]:
         raise TextError(
             f"{corpus.locate(0)}: {length} symbols are too few to choose a network by; give a longer text, or a cfg"
         )
     tried: list[_Tried] = []
-    streams = STREAMS[0]
+    batch = BATCHES[1]
     for output in SIZES:
-        tried.append(_try(corpus, inputs, output, streams, seconds, TRYING / len(SIZES), gradients))
-        streams = tried[-1].streams_for_it
+        tried.append(_try(corpus, inputs, output, batch, seconds, TRYING / len(SIZES), gradients))
+        batch = batch_of(tried[-1].characters)
         if output > 2 * min(tried).output:  # far beyond the best
             break
     best = min(tried)
-    best = _try(corpus, inputs, best.output, best.streams_for_it, seconds, TIMING, gradients)  # longer: it sets the length
+    best = _try(
+        corpus, inputs, best.output, batch_of(best.characters), seconds, TIMING, gradients
+    )  # longer: it sets the length
     seconds -= time.perf_counter() - begun
     best.characters = int(best.speed * seconds * (1 - MEASURING - OTHERS))
     recipe = best.recipe()
@@ -140,7 +144,7 @@ class _Tried:
     length: int
     inputs: int
     output: int
-    streams: int
+    batch: tuple[int, int]
     speed: float
     characters: int
 
@@ -151,31 +155,27 @@ class _Tried:
     def __lt__(self, other):
         return self.expected < other.expected
 
-    @property
-    def streams_for_it(self):
-        return streams_of(self.characters)
-
     def recipe(self):
         parameters = 3 * self.output * (self.output + self.inputs) + self.output * self.inputs
         drops = dropout(parameters, self.characters / self.length, self.length)
-        max_batches = max(1, self.characters // (self.streams * STEPS))
-        return Recipe(self.inputs, self.output, self.streams, *drops, learning_rate(self.output), output_rate(self.characters), max_batches)
+        rates = learning_rate(self.output), output_rate(self.characters)
+        max_batches = max(1, self.characters // math.prod(self.batch))
+        return Recipe(self.inputs, self.output, *self.batch, *drops, *rates, max_batches)
 
 
-def _try(corpus, inputs, output, streams, seconds, share, gradients):
+def _try(corpus, inputs, output, batch, seconds, share, gradients):
     """Train a network of that size for a moment: a ``share`` of the ``seconds`` that there are."""
     # Dropout takes time too: some of it, as the run will most likely have.
-    network = Network(Recipe(inputs, output, streams, 0.1, 0.3, 1e-6, 1.0, 10**6).cfg("recipe.cfg"), srand=1)
+    network = Network(Recipe(inputs, output, *batch, 0.1, 0.3, 1e-6, 1.0, 10**6).cfg("recipe.cfg"), srand=1)
     with gradients(network) as train_call:
         steps = Trainer(network, corpus, srand=1, train_call=train_call).run()
         for _ in range(2):  # which take memory, and start the processes
             next(steps)
-        begun, count = time.perf_counter(), 0
-        while count < 3 or time.perf_counter() - begun < min(seconds * share, LONGEST_TRIAL):
-            next(steps)
-            count += 1
-        speed = count * streams * STEPS / (time.perf_counter() - begun)
-    return _Tried(len(corpus), inputs, output, streams, speed, int(speed * seconds))
+        begun, times = time.perf_counter(), []
+        while len(times) < 3 or time.perf_counter() - begun < min(seconds * share, LONGEST_TRIAL):
+            times.append(next(steps).seconds)
+    speed = math.prod(batch) / statistics.median(times)
+    return _Tried(len(corpus), inputs, output, batch, speed, int(speed * seconds))
 
 
 def _why(corpus, held_out, recipe, best, tried):
@@ -185,8 +185,8 @@ def _why(corpus, held_out, recipe, best, tried):
     return (
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
         f"a GRU of {best.output} ({best.speed:,.0f} characters/s)" + (f": {', '.join(others)}" if others else ""),
-        f"{recipe.max_batches:,} iterations of {recipe.streams} streams: {best.characters / len(corpus):.2g} passes, "
-        f"rate {recipe.learning_rate:.2g}, dropout {recipe.weight_dropout:.2g}, {recipe.output_dropout:.2g}",
+        f"{best.characters / len(corpus):.2g} passes in {recipe.max_batches:,} iterations, "
+        f"rate {recipe.learning_rate:.2g}, dropout {recipe.weight_dropout:.2g} and {recipe.output_dropout:.2g}",
     )
 
 
@@ -200,9 +200,9 @@ def expected_loss(output: int, characters: float, length: int) -> float:
     return SIZE[0] * output ** -SIZE[1] + TRAINED[0] * characters ** -TRAINED[1] + too_large
 
 
-def streams_of(characters: float) -> int:
-    """How many streams suit a run: few while there are few updates, as each of the first teaches much."""
-    return STREAMS[sum(characters > limit for limit in MORE_STREAMS)]
+def batch_of(characters: float) -> tuple[int, int]:
+    """The streams and steps that suit a run. Large batches are faster, small ones make more updates: it wants some thousands."""
+    return BATCHES[sum(characters > limit for limit in LARGER_BATCHES)]
 
 
 def learning_rate(output: int) -> float:

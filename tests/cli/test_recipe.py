@@ -10,15 +10,7 @@ from runs import text, write_cfg
 
 from pydarknet import Corpus, load_network
 from pydarknet.training import recipe as recipes
-from pydarknet.training.recipe import (
-    dropout,
-    held_out_of,
-    learning_rate,
-    make_recipe,
-    measurements_every,
-    streams_of,
-    vocabulary,
-)
+from pydarknet.training.recipe import batch_of, dropout, held_out_of, learning_rate, make_recipe, measurements_every, vocabulary
 
 SHORT = ("--set", "net.max_batches=20", "--processes", "1", "-srand", "1")
 
@@ -36,7 +28,7 @@ def test_a_text_is_enough(here):
     assert result.code == 0, result
     told = result.err.splitlines()
     assert told[0] == "pydarknet: novel.txt: 36,000 characters to learn from, 4,000 held out"
-    assert "a GRU of " in told[1] and "iterations of 8 streams: " in told[2]
+    assert "a GRU of " in told[1] and " passes in " in told[2]
     assert all(len(line) <= 80 for line in told[:3]), told
     assert b"Best on the held-out text: backup/novel_best.weights" in result.out
     cfg = (here / "backup/novel.cfg").read_text()
@@ -64,7 +56,8 @@ def test_the_chosen_run_goes_on_exactly(here):
     assert run("train", "novel.txt", "--resume", "--max-batches", "30", *options).code == 0
     assert (here / "backup/novel.cfg").read_bytes() == cfg
     assert (here / "backup/novel_final.1.weights").read_bytes() == whole
-    assert load_network("backup/novel.cfg", "backup/novel_final.weights").seen == 30 * 8 * 64
+    network = load_network("backup/novel.cfg", "backup/novel_final.weights")
+    assert network.seen == 30 * network.streams * network.time_steps
 
 
 def test_an_earlier_cfg_is_kept(here):
@@ -167,7 +160,7 @@ def test_what_is_held_out():
 
 def test_the_numbers_move_the_right_way():
     assert learning_rate(64) > learning_rate(512) > 0
-    assert streams_of(1e5) == 8 and streams_of(1e9) == 64
+    assert batch_of(1e5) == (16, 32) and batch_of(1e9) == (64, 64)
     assert dropout(10**5, 0.3, 10**6) == (0, 0)
     assert dropout(10**5, 3, 10**5)[0] < dropout(10**5, 10, 10**5)[0] < dropout(10**6, 1000, 10**5)[0] == 0.5
     assert dropout(10**5, 3, 10**5)[1] < dropout(10**5, 10, 10**5)[1] < dropout(10**6, 1000, 10**5)[1] == 0.5
