@@ -165,7 +165,7 @@ class _Tried:
 def _try(corpus, inputs, output, batch, seconds, share, gradients):
     """Train a network of that size for a moment: a ``share`` of the ``seconds`` that there are."""
     # Dropout takes time too: some of it, as the run will most likely have.
-    network = Network(Recipe(inputs, output, *batch, 0.1, 0.3, 1e-6, 1.0, 10**6).cfg("recipe.cfg"), srand=1)
+    network = Network(Recipe(inputs, output, batch[0], batch[1], 0.1, 0.3, 1e-6, 1.0, 10**6).cfg("recipe.cfg"), srand=1)
     with gradients(network) as train_call:
         steps = Trainer(network, corpus, srand=1, train_call=train_call).run()
         for _ in range(2):  # which take memory, and start the processes
