@@ -2,7 +2,7 @@
 
     python benchmarks/mistakes.py tinyshakespeare.txt
 
-40 lines of the part of tiny Shakespeare that weights/lstm-10min.weights has not seen get a mistake each: two letters
+40 lines of the part of tiny Shakespeare that weights/shakespeare.weights has not seen get a mistake each: two letters
 change places, one is left out, doubled, or another.
 """
 
@@ -45,7 +45,7 @@ def main(path):
     for n in planted:
         lines[n] = with_mistake(lines[n], chance)
     data = "\n".join(lines).encode()
-    network = load_network(ROOT / "cfg" / "lstm-10min.cfg", ROOT / "weights" / "lstm-10min.weights")
+    network = load_network(ROOT / "cfg" / "shakespeare.cfg", ROOT / "weights" / "shakespeare.weights")
     blocks = blocks_of_corpus(Corpus.from_symbols(data), network.inputs)
     scored = lines_of(data, np.concatenate([nats for *_, nats in surprise(network, blocks)]))
     print(f"{PLANTED} mistakes in {len(scored)} lines; found among the first 20, 40, 80:")

@@ -33,17 +33,16 @@ def make_without_the_end(text, held_out, **options_by_name):
         beginning = Path(folder) / "train.txt"
         beginning.write_bytes(Path(text).read_bytes()[:-held_out])
         for name, options in options_by_name.items():
-            make(name.replace("_", "-"), beginning, *options)
+            make(name, beginning, *options)
 
 
 def main():
-    measured = ("--valid-fraction", ".05", "--valid-every", "1500")
     run("data/build_stdlib_corpus.py")
     make("rnn", "data/stdlib.txt")
     if len(sys.argv) > 1:
-        make_without_the_end(sys.argv[1], OF_SHAKESPEARE, lstm_10min=())
+        make_without_the_end(sys.argv[1], OF_SHAKESPEARE, shakespeare=("--valid-fraction", ".025", "--valid-parts", "5"))
     if len(sys.argv) > 2:
-        make_without_the_end(sys.argv[2], OF_QUIJOTE, quijote=measured)
+        make_without_the_end(sys.argv[2], OF_QUIJOTE, quijote=("--valid-fraction", ".05", "--valid-every", "1500"))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def compose(cfg, weights, seed, count, length, temperature, top_p, srand, dialec
     Type a beginning; the network shows how it could go on. Take one of its continuations by number, type on, or press Enter for
     others; /help lists what else can be typed. Standard input may be a file of such lines.
 
-    Example: pydarknet compose cfg/lstm-10min.cfg weights/lstm-10min.weights -seed "ROMEO:"
+    Example: pydarknet compose cfg/shakespeare.cfg weights/shakespeare.weights -seed "ROMEO:"
     """
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     session = _Session(Composition(network, srand, temperature=temperature, top_p=top_p), count, length)
