@@ -365,8 +365,8 @@ FAULTS = [
     Fault(
         "split rounds the part that is held out down",
         "text/corpus.py",
-        "round(self._length * fraction)",
-        "int(self._length * fraction)",
+        "round((stop - start) * fraction)",
+        "int((stop - start) * fraction)",
         "text/test_corpus.py",
     ),
     Fault(
