@@ -98,8 +98,7 @@ class PiecesStore(Store):
         self._store = store
         self._froms, stops = np.array(pieces, np.int64).T
         ends = np.cumsum(stops - self._froms)
-        self._starts, self.size = ends - (stops - self._froms), int(ends[-1])
-        self._ends = ends
+        self._starts, self._ends, self.size = ends - (stops - self._froms), ends, int(ends[-1])
         self.names, self.dtype, self.unit, self.max_symbol = store.names, store.dtype, store.unit, store.max_symbol
 
     def read(self, start, count):
@@ -112,8 +111,7 @@ class PiecesStore(Store):
 
     def rows(self, starts, count):
         at, rest = self._place(starts)
-        inside = rest >= count
-        if inside.all():
+        if (rest >= count).all():
             return self._store.rows(at, count)
         return np.array([self.read(start, count) for start in starts.tolist()])
 

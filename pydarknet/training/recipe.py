@@ -221,9 +221,11 @@ def dropout(parameters: int, passes: float, length: int) -> tuple[float, float]:
     More, the more often ``parameters`` that are many for the text read it: those could learn it by heart.
     """
     by_heart = parameters * passes / length
-    shares = (factor * math.log(by_heart / begins) for factor, begins, _ in (WEIGHT_DROPOUT, OUTPUT_DROPOUT))
-    found = [round(min(max(share, 0.0), most), 2) for share, (_, _, most) in zip(shares, (WEIGHT_DROPOUT, OUTPUT_DROPOUT))]
-    return found[0], found[1]
+
+    def share(factor, begins, most):
+        return round(min(max(factor * math.log(by_heart / begins), 0.0), most), 2)
+
+    return share(*WEIGHT_DROPOUT), share(*OUTPUT_DROPOUT)
 
 
 def held_out_of(length: int) -> tuple[float, int]:
