@@ -406,12 +406,17 @@ def main(words):
         sys.exit(f"no fault has one of these words in its name: {' '.join(words)}")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "project"
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-        for name in filter(None, os.fsdecode(listed).split("\0")):
-            if (ROOT / name).is_file():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, copy / name)
+        copy_project(copy)
         return _plant_all(chosen, copy)
+
+
+def copy_project(copy):
+    """Copy all files that git knows to the folder ``copy``."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, os.fsdecode(listed).split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
 
 
 def _plant_all(chosen, copy):
