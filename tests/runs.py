@@ -1,11 +1,16 @@
 """What the tests of training share: a small cfg, a text, trainers of them, and processes that run the command line."""
 
+import fcntl
 import os
+import pty
 import random
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pydarknet
@@ -72,6 +77,20 @@ def run(*arguments, cwd, **options):
     """Run the command line to its end; the CompletedProcess with text output."""
     options = {"capture_output": True, "text": True, "timeout": 120, **options}
     return subprocess.run(command(*arguments), cwd=cwd, env=environment(), **options)
+
+
+def shown_on_terminal(*arguments, cwd):
+    """Run the command line where standard error is a terminal of 80 columns: the exit code, the output, and what was shown."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = start(*arguments, cwd=cwd, stderr=slave)
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):  # how Linux says that the other side is closed
+        while block := os.read(master, 4096):
+            shown += block
+    os.close(master)
+    return process.wait(60), process.stdout.read(), shown
 
 
 STARTED: list[subprocess.Popen] = []

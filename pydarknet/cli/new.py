@@ -7,7 +7,7 @@ import time
 import click
 
 from pydarknet.cli.commands import command
-from pydarknet.cli.options import PATH, settings_option
+from pydarknet.cli.options import PATH, settings_option, showing_trials
 from pydarknet.cli.streams import tell
 from pydarknet.errors import InputError
 from pydarknet.system.files import check_output, reported, show, write_atomically
@@ -42,7 +42,8 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
     fraction, parts = held_out_of(len(corpus))
     training, held_out = corpus.split(fraction, parts)
     seconds = minutes * 60 - (time.perf_counter() - begun)
-    recipe = make_recipe(training, len(held_out), seconds)
+    with showing_trials() as trying:
+        recipe = make_recipe(training, len(held_out), seconds, trying=trying)
     parsed = recipe.cfg(cfg)
     for setting in settings:
         parsed.set(setting)

@@ -124,6 +124,18 @@ def showing(scored, total):
             bar.update(len(block[1]))
 
 
+@contextmanager
+def showing_trials(quiet=False):
+    """What ``make_recipe`` tells of the sizes that it tries: a terminal shows the one whose turn it is, until all are done."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda output: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(leave=False, dynamic_ncols=True, file=sys.stderr, bar_format="{desc}") as bar:
+        yield lambda output: bar.set_description_str(f"pydarknet: how fast is a GRU of {output} here?")
+
+
 def _check_standard_output(file, name):
     """Raise InputError if the output is appended to the very file that is read: it would never end."""
     with suppress(OSError):  # a stream of a test has no number

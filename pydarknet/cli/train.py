@@ -10,7 +10,16 @@ import click
 
 from pydarknet.cli.commands import command, typed_words
 from pydarknet.cli.log import Picture, TensorBoard, header, open_log
-from pydarknet.cli.options import PATH, check_name, dialect_option, settings_option, split_cfg, split_weights, srand_option
+from pydarknet.cli.options import (
+    PATH,
+    check_name,
+    dialect_option,
+    settings_option,
+    showing_trials,
+    split_cfg,
+    split_weights,
+    srand_option,
+)
 from pydarknet.cli.ranks import make_ranks
 from pydarknet.cli.run import follow, run_and_tell, tell_what_next
 from pydarknet.cli.signals import StopSignals
@@ -213,7 +222,8 @@ def train(
             if cfg is None and not resume:
                 seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
                 gradients = partial(_gradients, processes=processes, device=device)
-                recipe = make_recipe(corpus, len(held_out), seconds, gradients)
+                with showing_trials(quiet) as trying:
+                    recipe = make_recipe(corpus, len(held_out), seconds, gradients, trying)
                 if not quiet:
                     for line in recipe.why:
                         tell(line)

@@ -35,7 +35,7 @@ HELD_OUT_PARTS, SHORTEST_PART = 5, 1000  # how many places they come from, and c
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
 TRYING, TIMING = 0.04, 0.03  # that goes into trying sizes, and into timing the one that is chosen
 OTHERS = 0.04  # that goes into samples, checkpoints, and measurements that only one process makes
-LONGEST_TRIAL = 20.0  # seconds
+LONGEST = 3.0, 20.0  # seconds of each
 SCAN_AT_ONCE = 1 << 20  # symbols
 
 
@@ -101,12 +101,18 @@ class Recipe:
         return parse_cfg_text(self.text(), path)
 
 
-def make_recipe(corpus: Corpus, held_out: int, seconds: float, gradients: Callable | None = None) -> Recipe:
+def make_recipe(
+    corpus: Corpus,
+    held_out: int,
+    seconds: float,
+    gradients: Callable | None = None,
+    trying: Callable[[int], object] = lambda output: None,
+) -> Recipe:
     """The :class:`Recipe` for training on ``corpus`` here for ``seconds``, measured by ``held_out`` other characters.
 
     The sizes are tried one after the other, from the smallest, until they are too large for the time. ``gradients`` makes the
     context that gives the ``train_call`` of a network, as the run will have it; by default processes, where these are faster.
-    Raises TextError for a text that is too short.
+    ``trying`` hears of each size when its turn comes. Raises TextError for a text that is too short.
     """
     gradients = gradients or _in_processes
     begun = time.perf_counter()
@@ -118,14 +124,15 @@ def make_recipe(corpus: Corpus, held_out: int, seconds: float, gradients: Callab
     tried: list[_Tried] = []
     batch = BATCHES[1]
     for output in SIZES:
-        tried.append(_try(corpus, inputs, output, batch, seconds, TRYING / len(SIZES), gradients))
+        trying(output)
+        tried.append(_try(corpus, inputs, output, batch, seconds, min(seconds * TRYING / len(SIZES), LONGEST[0]), gradients))
         batch = batch_of(tried[-1].characters)
         if output > 2 * min(tried).output:  # far beyond the best
             break
     best = min(tried)
-    best = _try(
-        corpus, inputs, best.output, batch_of(best.characters), seconds, TIMING, gradients
-    )  # longer: it sets the length
+    trying(best.output)
+    longer = min(seconds * TIMING, LONGEST[1])  # it sets the length of the run
+    best = _try(corpus, inputs, best.output, batch_of(best.characters), seconds, longer, gradients)
     seconds -= time.perf_counter() - begun
     best.characters = int(best.speed * seconds * (1 - MEASURING - OTHERS))
     recipe = best.recipe()
@@ -162,8 +169,8 @@ class _Tried:
         return Recipe(self.inputs, self.output, *self.batch, *drops, *rates, max_batches)
 
 
-def _try(corpus, inputs, output, batch, seconds, share, gradients):
-    """Train a network of that size for a moment: a ``share`` of the ``seconds`` that there are."""
+def _try(corpus, inputs, output, batch, seconds, trial, gradients):
+    """Train a network of that size for a moment: for ``trial`` of the ``seconds`` that there are."""
     # Dropout takes time too: some of it, as the run will most likely have.
     network = Network(Recipe(inputs, output, batch[0], batch[1], 0.1, 0.3, 1e-6, 1.0, 10**6).cfg("recipe.cfg"), srand=1)
     with gradients(network) as train_call:
@@ -171,7 +178,7 @@ def _try(corpus, inputs, output, batch, seconds, share, gradients):
         for _ in range(2):  # which take memory, and start the processes
             next(steps)
         begun, count = time.perf_counter(), 0
-        while count < 3 or time.perf_counter() - begun < min(seconds * share, LONGEST_TRIAL):
+        while count < 3 or time.perf_counter() - begun < trial:
             next(steps)
             count += 1
         speed = count * math.prod(batch) / (time.perf_counter() - begun)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from command_line import done, run
-from runs import text, write_cfg
+from runs import shown_on_terminal, text, write_cfg
 
 from pydarknet import Corpus, load_network
 from pydarknet.training import recipe as recipes
@@ -71,6 +71,15 @@ def test_an_earlier_cfg_is_kept(here):
     words = ("train", "backup/novel.1.cfg", "novel.txt", "--name", "novel", "--set", "net.max_batches=20")
     assert run(*words, "--processes", "1").code == 0, "the one it goes by is written again under the name of the run"
     assert (here / "backup/novel.2.cfg").read_bytes() == cfg
+
+
+def test_a_terminal_shows_what_is_tried(here):
+    code, out, shown = shown_on_terminal("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", cwd=here)
+    assert code == 0 and out.startswith("Wrote my.cfg; train it with: ")
+    tried = re.findall(r"how fast is a GRU of (\d+) here\?", shown.decode())
+    assert tried[:2] == ["64", "96"] and len(tried) > 3
+    last = shown.decode().replace("\r\n", "\r").split("\r")[-4:]
+    assert last[0].startswith("pydarknet: novel.txt: ") and last[-1] == "", "the line of the trials is wiped away"
 
 
 def test_the_time_is_kept(here):
@@ -178,7 +187,7 @@ def test_a_faster_machine_gets_a_larger_network(monkeypatch):
     corpus = Corpus.from_symbols(text(2_000_000))
 
     def of_speed(speed):
-        def tried(corpus, inputs, output, streams, seconds, share, gradients):
+        def tried(corpus, inputs, output, streams, seconds, trial, gradients):
             found = speed * 256 / output
             return recipes._Tried(len(corpus), inputs, output, streams, found, int(found * seconds))
 

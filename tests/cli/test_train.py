@@ -1,23 +1,20 @@
 """``pydarknet train`` as a user meets it: options, lines, files, exit codes."""
 
 import csv
-import fcntl
 import json
 import math
 import os
-import pty
 import re
 import shlex
 import struct
 import sys
-import termios
 import time
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from command_line import run
-from runs import LAYERS, bytes_of, start, write_cfg, write_text
+from runs import LAYERS, bytes_of, shown_on_terminal, start, write_cfg, write_text
 
 import pydarknet
 from pydarknet import load_network
@@ -64,18 +61,8 @@ def test_darknets_lines_when_there_is_no_terminal(here):
 
 def on_a_terminal(here, *arguments):
     """What a run of ``arguments`` writes to one of 80 columns."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    process = start("train", "tiny.cfg", "text.bin", *arguments, cwd=here, stderr=slave)
-    os.close(slave)
-    shown = b""
-    try:
-        while block := os.read(master, 4096):
-            shown += block
-    except OSError:  # how Linux says that the other side is closed
-        pass
-    os.close(master)
-    assert process.wait(60) == 0 and process.stdout.read().startswith("Saved backup/tiny_final.weights\n")
+    code, out, shown = shown_on_terminal("train", "tiny.cfg", "text.bin", *arguments, cwd=here)
+    assert code == 0 and out.startswith("Saved backup/tiny_final.weights\n")
     return shown
 
 
