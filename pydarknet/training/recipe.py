@@ -69,6 +69,7 @@ class Recipe:
             "# The streams begin at equal distances and never jump: all of the text is read equally often.",
             "jump=0",
             "adam=1",
+            "B1=.5",
             "B2=.99",
             "decay=0",
             "clip_norm=1",
