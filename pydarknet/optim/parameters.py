@@ -134,6 +134,11 @@ class ParameterBlock:
         self.gradients.fill(0)
         self.begun += 1
 
+    @property
+    def thinned_bytes(self):
+        """What :meth:`thinned` keeps: the values of before, and the mask."""
+        return 2 * sum(self.values[run].nbytes for run, _ in self._thinned)
+
     @contextmanager
     def thinned(self, random):
         """While it lasts, numbers that ``random``, a numpy Generator, picks are zero: DropConnect, for the calls of one update.

@@ -47,13 +47,13 @@ def check_training_memory(network):
 def training_memory(network):
     """Bytes that training ``network`` takes beyond its parameters, and how many of them for the steps of all streams.
 
-    The others are the gradients and what the optimizer remembers.
+    The others are the gradients, what the optimizer remembers, and weights that are put aside while some are dropped.
     """
     T, B, itemsize = network.time_steps, network.streams_here or network.streams, network.dtype.itemsize
     kept = network.inputs * T * B * itemsize + 2 * 8 * (T + 1) * B  # the softmax, and the symbols
     kept += sum(layer.tape_bytes(T, B) for layer in network.layers)
     per_parameter = 3 if network.optimizer_options.adam else 2
-    return per_parameter * network.parameters.values.nbytes + kept, kept
+    return per_parameter * network.parameters.values.nbytes + network.parameters.thinned_bytes + kept, kept
 
 
 def memory_at_hand():

@@ -20,6 +20,7 @@ CASES = {
     "crnn": (LARGE.replace("[lstm]", "[crnn]\nsize=1\nhidden=150"), {}),
     "connected": (LARGE.replace("lstm", "connected"), {}),
     "adam": (LARGE, dict(adam=1)),
+    "weights dropped": (LAYERS.replace("output=7", "output=500\nweight_dropout=.3"), dict(time_steps=2)),
     "few steps": (LARGE, dict(time_steps=2)),
     "many steps": (LAYERS, dict(time_steps=2000, batch=2)),
 }
@@ -41,6 +42,13 @@ def test_training_takes_what_was_estimated(tmp_path, layers, net):
     # What is not counted: Python, the text, temporary arrays; a megabyte or two here.
     assert needed + network.parameters.values.nbytes <= taken, f"{needed:,} were estimated and {taken:,} taken"
     assert taken < 2 * (needed + network.parameters.values.nbytes) + (2 << 20), f"{needed:,} were estimated and {taken:,} taken"
+
+
+def test_dropped_weights_are_counted_twice(tmp_path):
+    dropped = load_network(write_cfg(tmp_path, LARGE.replace("output=200", "output=200\nweight_dropout=.3")))
+    none = load_network(write_cfg(tmp_path, LARGE))
+    matrices = 2 * 4 * 200 * 200 * 4
+    assert training_memory(dropped) == (training_memory(none)[0] + matrices, training_memory(none)[1])
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "crnn", "connected"])
