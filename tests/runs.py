@@ -149,6 +149,18 @@ def workers_of(process):
         return []
 
 
+def kill_some(process, moments):
+    """Send SIGKILL to a run, one of its workers, or both, by the dice of ``moments``; return which."""
+    workers = workers_of(process)
+    whom = moments.choice(["run", "worker", "both"]) if workers else "run"
+    if whom != "run":
+        with suppress(ProcessLookupError):
+            os.kill(moments.choice(workers), signal.SIGKILL)
+    if whom != "worker":
+        process.kill()
+    return whom
+
+
 def check_whole(here):
     """Every file that a killed run left under its own name is whole; return the newest checkpoint's iteration."""
     folder = here / "backup"

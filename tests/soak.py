@@ -6,16 +6,14 @@ is made without a stop, which takes as long again, and every file must be the sa
 """
 
 import argparse
-import os
 import random
 import shutil
 import signal
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from runs import LAYERS, bytes_of, check_whole, start, workers_of, write_cfg, write_text
+from runs import LAYERS, bytes_of, check_whole, kill_some, start, write_cfg, write_text
 
 LAYERS = LAYERS.replace("output=7", "output=96").replace("[connected]", "[dropout]\nprobability=.2\n[connected]")
 SAVE_EVERY = 100
@@ -28,13 +26,7 @@ def killed(folder, seconds, resume, moments):
     with open(folder / "said", "w+") as said:
         process = start(*TRAIN, "--max-batches", 10**9, *resume, cwd=folder, stdout=said, stderr=said)
         time.sleep(seconds * moments.uniform(0.5, 1.5))
-        workers = workers_of(process)
-        whom = moments.choice(["run", "worker", "both"]) if workers else "run"
-        if whom != "run":
-            with suppress(ProcessLookupError):
-                os.kill(moments.choice(workers), signal.SIGKILL)
-        if whom != "worker":
-            process.kill()
+        whom = kill_some(process, moments)
         code = process.wait(120)
         said.seek(0)
         lines = said.read().splitlines()

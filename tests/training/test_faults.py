@@ -8,22 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runs import (
-    LAYERS,
-    bytes_of,
-    check_whole,
-    environment,
-    run,
-    start,
-    wait_until_it_listens,
-    workers_of,
-    write_cfg,
-    write_text,
-)
+from runs import LAYERS, bytes_of, check_whole, environment, kill_some, run, start, wait_until_it_listens, write_cfg, write_text
 
 from pydarknet import load_network
 from pydarknet.training.checkpoint import read_checkpoint
@@ -129,13 +117,7 @@ def kill_and_resume(here, kills, iterations, save_every, seed, more=()):
             time.sleep(moments.uniform(0, 0.02))
         else:
             time.sleep(moments.uniform(0, 0.3))
-        workers = workers_of(process)
-        whom = moments.choice(["run", "worker", "both"]) if workers else "run"
-        if whom != "run":
-            with suppress(ProcessLookupError):
-                os.kill(moments.choice(workers), signal.SIGKILL)
-        if whom != "worker":
-            process.kill()
+        whom = kill_some(process, moments)
         said += process.stderr
         process.communicate()
         if process.returncode == 0:
