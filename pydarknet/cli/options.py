@@ -19,7 +19,7 @@ from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import reported, show, why
 from pydarknet.system.kinds import CFG, WEIGHTS, is_kind
 
-PATH = click.Path(path_type=str)
+PATH = click.Path(path_type=str, readable=False)  # what cannot be read is said by whoever reads it
 SLOW = 1.0  # seconds, after which progress is shown
 DIALECTS = Choice([d.value for d in Dialect])
 

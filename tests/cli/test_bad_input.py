@@ -268,6 +268,14 @@ def test_unreadable_files(here):
         os.chmod(name, 0o600)
 
 
+def test_whether_a_file_can_be_read_is_found_out_by_reading_it(here, monkeypatch):
+    """click would ask the system before, and call it wrong usage; root, who runs tests, is never refused."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: mode != os.R_OK and access(path, mode, **options))
+    assert run("train", "tiny.cfg", "text.bin", "--max-batches", 4, "--overwrite").code == 0
+    assert run("valid", "tiny.cfg", "backup/tiny_final.weights", "text.bin").code == 0
+
+
 def test_names_that_no_system_has(here):
     long = "x" * 300
     refused(here, long, says="cannot read this text: File name too long")
