@@ -16,7 +16,6 @@ from pathlib import Path
 
 from planted import copy_project
 
-COPIED = "cfg data weights docs benchmarks fuzz README.md CHANGELOG.md CONTRIBUTING.md MANIFEST.in LICENSE .gitignore"
 MESSAGES = r"^\s*(raise\b|f?\"|\(?yield f?\"|warnings\.warn)"  # lines whose changes are those of words
 
 # Processes that a test starts run the changed code too; but while mutmut asks which test reaches what, they know nothing of it.
@@ -37,11 +36,11 @@ def main(words):
         copy_project(copy)
         if not (copy / "pydarknet" / module).is_file():
             sys.exit(f"pydarknet/{module}: there is no such module")
+        with open(copy / "pyproject.toml", "a") as file:
+            file.write(_settings(module, tests, sorted(path.name for path in copy.iterdir())))
         hook.mkdir()
         (hook / "sitecustomize.py").write_text(HOOK)
         (copy / "mutants").mkdir()  # it stands on the path below: Python remembers what was not there
-        with open(copy / "pyproject.toml", "a") as file:
-            file.write(_settings(module, tests))
         environment = {**os.environ, "PYTHONPATH": f"{copy / 'mutants'}{os.pathsep}{hook}", "OPENBLAS_NUM_THREADS": "1"}
         begun = time.monotonic()
         found = _mutmut("run", "--max-children", "2", cwd=copy, env=environment)
@@ -66,7 +65,7 @@ def main(words):
     return 0
 
 
-def _settings(module, tests):
+def _settings(module, tests, names):
     places = [str(Path("tests") / place) for place in tests]
     return f"""
 [tool.mutmut]
@@ -75,7 +74,7 @@ only_mutate = ["pydarknet/{module}"]
 do_not_mutate_patterns = ['''{MESSAGES}''']
 pytest_add_cli_args = ["-p", "no:cacheprovider"]
 pytest_add_cli_args_test_selection = {places}
-also_copy = {COPIED.split()}
+also_copy = {[name for name in names if name != "pydarknet"]}
 use_git_change_detection = false
 timeout_constant = 10.0
 """

@@ -86,6 +86,7 @@ def test_it_measures_when_it_is_time_and_at_the_end():
 
 def test_the_best_is_the_first_of_equals_and_the_last_measurement_counts_for_nothing_else():
     validation = validation_of(2.0, 2.0, 1.0, patience=1)
+    assert not validation.exhausted
     validation.after(2, last=False)
     assert (validation.best_iteration, validation.since_lowest, validation.exhausted) == (2, 0, False)
     validation.after(4, last=False)  # no lower: patience runs out
