@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--train", type=float, default=0.8, help="the share of the text, from its beginning, to train on")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--replace", action="append", default=[], metavar="A=B", help="replace A by B in the recipe: gru=lstm")
+    parser.add_argument("--cfg", help="a cfg file in place of the recipe's")
     parser.add_argument("--measurements", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--test", action="store_true", help="measure the last tenth")
@@ -44,6 +45,8 @@ def main():
     cfg_text = recipe.text()
     for pair in options.replace:
         cfg_text = cfg_text.replace(*pair.split("=", 1))
+    if options.cfg:
+        cfg_text = open(options.cfg).read()
     cfg = parse_cfg_text(cfg_text, "recipe.cfg")
     for setting in options.settings:
         cfg.set(setting)

@@ -23,8 +23,8 @@ from pydarknet.training.validation import SHARE_OF_TIME
 
 MINUTES = 5.0  # that a run takes unless it is told otherwise
 SIZES = 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024
-BATCHES = (16, 32), (32, 32), (64, 32), (64, 64)  # streams and steps
-LARGER_BATCHES = 1e6, 8e6, 30e6  # and from how many characters on each of the others
+BATCHES = (16, 32), (32, 32), (32, 64), (64, 64)  # streams and steps
+LARGER_BATCHES = 1e6, 5e6, 30e6  # and from how many characters on each of the others
 INPUT_RATE = 5.0  # a factor on the rate
 OUTPUT_RATE, SHORT_RUN = 3.0, 2e6  # another, for runs of fewer characters; it does harm in longer ones
 SIZE, TRAINED = (1.8, 0.2), (307.0, 0.5)  # of expected_loss: factor and exponent
@@ -209,7 +209,11 @@ def expected_loss(output: int, characters: float, length: int) -> float:
 
 
 def batch_of(characters: float) -> tuple[int, int]:
-    """The streams and steps that suit a run. Large ones are faster, small ones make more updates: it wants some thousands."""
+    """The streams and steps that suit a run.
+
+    A small batch makes more updates, of which a run wants some thousands; then more streams are faster, and more steps let a
+    gradient reach further back.
+    """
     return BATCHES[sum(characters > limit for limit in LARGER_BATCHES)]
 
 
