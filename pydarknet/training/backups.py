@@ -251,5 +251,6 @@ class Backups:
             os.utime(self._lock.path)
             now = os.stat(self._lock.path).st_mtime
             for path in self.folder.glob(".pydarknet-*.tmp"):
-                if path.stat().st_mtime < now - FORGOTTEN:
-                    path.unlink()
+                with suppress(OSError):  # one that another run takes away just now keeps none of the others
+                    if path.stat().st_mtime < now - FORGOTTEN:
+                        path.unlink()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ from runs import bytes_of, make_trainer, text
 
 from pydarknet.darknet.weights import read_header
 from pydarknet.errors import CheckpointError, PydarknetError, TrainingError, WeightsError
+from pydarknet.system.files import show
 from pydarknet.system.locks import Lock
 from pydarknet.text.corpus import Corpus
 from pydarknet.training import backups as backups_module
@@ -120,6 +122,20 @@ def test_the_newest_good_one(tmp_path):
         newest_checkpoint(tmp_path / "elsewhere", "tiny", warned.append)
 
 
+def test_only_the_oldest_is_not_passed_over(tmp_path):
+    train(make_trainer(tmp_path, max_batches=6), tmp_path, every=2)
+    newest = tmp_path / "tiny.checkpoint"
+    backups_module._new(newest).write_bytes(b"damaged")
+    newest.write_bytes(b"damaged")
+    warned = []
+    assert newest_checkpoint(tmp_path, "tiny", warned.append).facts["iteration"] == 4
+    assert ["tiny.checkpoint.new: is no" in warned[0], "tiny.checkpoint: is no" in warned[1]] == [True, True]
+    for path in (backups_module._new(newest), backups_module._previous(newest)):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="tiny.checkpoint: is no checkpoint"):
+        newest_checkpoint(tmp_path, "tiny", pytest.fail)
+
+
 def test_an_earlier_run_that_was_killed_between_two_renames_is_kept_too(tmp_path):
     train(make_trainer(tmp_path, max_batches=30), tmp_path, every=10, stop=17)
     earlier = (tmp_path / "tiny.checkpoint").read_bytes()
@@ -183,7 +199,140 @@ def test_a_new_run_keeps_the_checkpoint_of_an_earlier_one(tmp_path):
     assert Backups(trainer, tmp_path, resumed=True).kept == {}
 
 
+# What an earlier run left
+
+LEFT = ("tiny.backup", "tiny.checkpoint", "tiny_final.weights", "tiny_best.weights", "tiny_4.weights", "tiny_8.weights")
+
+
+def leave(folder):
+    """What an earlier run left, and what this one will not write; each file holds its name."""
+    folder.mkdir()
+    for name in (*LEFT, "tiny_2.weights", "tiny_5.weights", "tiny_10.weights", "tiny_04.weights", "other_4.weights"):
+        (folder / name).write_text(name)
+
+
+def at_iteration_2(folder, **options):
+    trainer = make_trainer(folder, max_batches=8, **options)
+    for _ in range(2):
+        trainer.step()
+    return trainer
+
+
+def held_out(network):
+    return Validation(network, Corpus.from_symbols(text(100)), every=2)
+
+
+def test_every_file_that_a_new_run_replaces_is_kept_and_no_other(tmp_path):
+    folder = tmp_path / "backup"
+    leave(folder)
+    with Backups(at_iteration_2(tmp_path, validation=held_out), folder, every=2) as backups:
+        kept = backups.kept.copy()
+        assert {path.name: name.name for path, name in kept.items()} == {
+            "tiny.backup": "tiny.1.backup",
+            "tiny.checkpoint": "tiny_unreadable.checkpoint",
+            "tiny_final.weights": "tiny_final.1.weights",
+            "tiny_best.weights": "tiny_best.1.weights",
+            "tiny_4.weights": "tiny_4.1.weights",
+            "tiny_8.weights": "tiny_8.1.weights",
+        }
+        for step in backups.trainer.run():
+            backups.after(step)
+        backups.save_final()
+    for path, name in kept.items():
+        assert name.read_text() == path.name and path.read_bytes() != name.read_bytes()
+    assert (folder / "tiny_2.weights").read_text() == "tiny_2.weights"
+
+
+def test_without_a_held_out_text_the_best_weights_stay_where_they_are(tmp_path):
+    leave(tmp_path / "backup")
+    with Backups(at_iteration_2(tmp_path), tmp_path / "backup") as backups:
+        assert tmp_path / "backup" / "tiny_best.weights" not in backups.kept
+
+
+def test_overwriting_keeps_nothing(tmp_path):
+    leave(tmp_path / "backup")
+    with Backups(at_iteration_2(tmp_path), tmp_path / "backup", overwrite=True) as backups:
+        assert backups.kept == {}
+
+
+def test_a_run_that_goes_on_keeps_the_end_that_it_had(tmp_path):
+    folder = tmp_path / "backup"
+    train(make_trainer(tmp_path, max_batches=3), folder)
+    before = (folder / "tiny_final.weights").read_bytes()
+    trainer = make_trainer(tmp_path, max_batches=5)
+    trainer.restore(read_checkpoint(folder / "tiny.checkpoint"))
+    train(trainer, folder, resumed=True)
+    assert names(folder) == ["tiny.checkpoint", "tiny.checkpoint.previous", "tiny_final.1.weights", "tiny_final.weights"]
+    assert (folder / "tiny_final.1.weights").read_bytes() == before
+    assert read_header(folder / "tiny_final.weights").seen == 5 * trainer.samples
+
+
+def test_a_file_that_cannot_be_kept_is_not_replaced(tmp_path):
+    leave(tmp_path / "backup")
+    with Backups(at_iteration_2(tmp_path), tmp_path / "backup") as backups:
+        (tmp_path / "backup" / "tiny.1.backup").mkdir()
+        with pytest.raises(TrainingError, match=r"/tiny.backup: cannot keep this file of an earlier run as .*/tiny.1.backup: "):
+            backups.save()
+    assert (tmp_path / "backup" / "tiny.backup").read_text() == "tiny.backup"
+
+
+CFG = "[net]\n# \xe9 and a stray byte: \udcff\n"
+
+
+def with_cfg(folder, cfg_text):
+    """Begin a run that brings its own cfg; the files of the folder, and what was kept."""
+    with Backups(make_trainer(folder), folder / "backup", cfg_text=cfg_text) as backups:
+        kept = {path.name: name.name for path, name in backups.kept.items()}
+        backups.begin()
+        return bytes_of(folder / "backup"), kept
+
+
+def test_a_cfg_of_its_own_stands_beside_the_weights(tmp_path):
+    first, second = CFG.encode("utf-8", "surrogateescape"), b"[net]\n"
+    assert with_cfg(tmp_path, None) == ({}, {})
+    assert with_cfg(tmp_path, CFG) == ({"tiny.cfg": first}, {})
+    assert with_cfg(tmp_path, CFG) == ({"tiny.cfg": first}, {})  # the same: no file of another run
+    assert with_cfg(tmp_path, "[net]\n") == ({"tiny.cfg": second, "tiny.1.cfg": first}, {"tiny.cfg": "tiny.1.cfg"})
+    assert with_cfg(tmp_path, None)[1] == {}  # it will not be written, so it stays
+
+
+def test_a_cfg_that_cannot_be_saved(tmp_path):
+    with Backups(make_trainer(tmp_path), tmp_path / "backup", cfg_text=CFG) as backups:
+        backups.cfg.mkdir()
+        with pytest.raises(TrainingError, match="tiny.cfg: cannot save the cfg: Is a directory"):
+            backups.begin()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that not even root can read")
+def test_a_cfg_that_cannot_be_read(tmp_path):
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup" / "tiny.cfg").symlink_to("/proc/self/mem")
+    with pytest.raises(TrainingError, match="tiny.cfg: cannot read this cfg: Input/output error"):
+        Backups(make_trainer(tmp_path), tmp_path / "backup", cfg_text=CFG)
+
+
 # Faults
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny.backup", "tiny.checkpoint.previous", "tiny_final.weights", "tiny_best.weights", "tiny.cfg", "tiny_4.weights"]
+)
+def test_what_could_not_be_written_is_told_before_the_training(tmp_path, name):
+    (tmp_path / "backup" / name).mkdir(parents=True)
+    trainer = make_trainer(tmp_path, validation=held_out, max_batches=8)
+    with pytest.raises(
+        TrainingError, match=f"/{name}: cannot be written: Is a directory; choose another folder with --backup DIR$"
+    ):
+        Backups(trainer, tmp_path / "backup", every=2, cfg_text=CFG)
+
+
+def test_a_file_that_may_not_be_written_does_not_matter_when_it_is_kept(tmp_path):
+    leave(tmp_path / "backup")
+    (tmp_path / "backup" / "tiny.backup").chmod(0o444)
+    with Backups(at_iteration_2(tmp_path), tmp_path / "backup"):
+        pass
+    with pytest.raises(TrainingError, match="tiny.backup: cannot be written: Permission denied"):
+        Backups(at_iteration_2(tmp_path), tmp_path / "backup", overwrite=True)
 
 
 def test_two_runs_in_a_folder(tmp_path):
@@ -213,8 +362,12 @@ def test_folders_that_cannot_be(tmp_path):
     trainer = make_trainer(tmp_path)
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "inside", "/proc/none", "a\0b"):
-        with pytest.raises(TrainingError, match="cannot save weights in this folder: .*; choose another with --backup DIR"):
+        message = f"^{re.escape(show(folder))}: cannot save weights in this folder: .*; choose another with --backup DIR$"
+        with pytest.raises(TrainingError, match=message):
             Backups(trainer, folder)
+    (tmp_path / "open" / ".tiny.lock").mkdir(parents=True)  # when it is the lock that stands in the way, it is named
+    with pytest.raises(TrainingError, match="/open/.tiny.lock: cannot save weights in this folder: Is a directory"):
+        Backups(trainer, tmp_path / "open")
     if os.geteuid():  # nothing is forbidden to root
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(TrainingError, match="cannot save weights in this folder: Permission denied"):
@@ -282,6 +435,8 @@ def test_what_a_killed_process_left_is_swept_in_time(tmp_path):
     for path in others:
         path.write_bytes(b"precious")
         os.utime(path, (0, 0))
+    for n in range(20):  # what cannot be looked at keeps none of the others
+        (tmp_path / f".pydarknet-{n}x.tmp").symlink_to("nowhere")
     Backups(make_trainer(tmp_path), tmp_path)
     assert not old.exists() and new.exists()  # the new one may be another run's, being written
     assert all(path.read_bytes() == b"precious" for path in others)
