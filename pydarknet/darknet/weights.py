@@ -113,15 +113,15 @@ def _size(fields):
     return sum(4 * array.size for _, array in fields)
 
 
-def read_weights(layers, path, dialect=None):
-    """Fill the layers from the file at ``path``; return its :class:`Header`.
+def read_weights(layers, path, dialect):
+    """Fill the layers from the file at ``path``, in the order of ``dialect``; return its :class:`Header`.
 
-    ``dialect`` overrides what the header says about the order. Raises WeightsError when the file
-    cannot be read, or is too short, too long, not finite or of a negative variance; the layers are then as before.
+    Raises WeightsError when the file cannot be read, or is too short, too long, not finite or of a negative variance;
+    the layers are then as before.
     """
     with _opened(path) as file:
         header = Header.parse(file.read(20), path)
-        fields = list(_fields(layers, dialect or header.dialect, "dontload"))
+        fields = list(_fields(layers, dialect, "dontload"))
         expected = header.size + _size(fields)
         size = file.seek(0, os.SEEK_END)
         if size < expected:
@@ -135,7 +135,7 @@ def read_weights(layers, path, dialect=None):
         values = [_read_array(file, path, label, array, header.transposed) for label, array in fields]
     for (_, array), value in zip(fields, values):
         array[...] = value
-    _clear_what_has_no_room(layers, dialect or header.dialect)
+    _clear_what_has_no_room(layers, dialect)
     return header
 
 

@@ -63,6 +63,12 @@ def test_what_is_written_is_read(tmp_path):
         np.testing.assert_array_equal(found.arrays[name], array, err_msg=name)
 
 
+def test_numbers_are_written_in_the_order_of_the_format(tmp_path):
+    write_checkpoint(tmp_path / "c", Checkpoint({}, {"a": np.array([1, -2], ">f4")}))
+    found = read_checkpoint(tmp_path / "c").arrays["a"]
+    assert found.dtype == "<f4" and found.tolist() == [1, -2]
+
+
 def test_any_changed_byte_and_any_cut_is_found(tmp_path):
     path = tmp_path / "c"
     write_checkpoint(path, Checkpoint({"seen": 1}, ARRAYS))
@@ -77,7 +83,9 @@ def test_any_changed_byte_and_any_cut_is_found(tmp_path):
     ("content", "match"),
     [
         (b"", "is no checkpoint"),
-        (b"[net]\ninputs=256\n", "is no checkpoint"),
+        (b"[net]\ninputs=256\n", "is no checkpoint of pydarknet: it is a Darknet cfg$"),
+        (b"Once upon a time there was a text.\n" * 9, "is no checkpoint of pydarknet: it is a text$"),
+        (b"\x89\xff\x00\x01" * 9, "is no checkpoint of pydarknet$"),
         (sealed({"facts": {}, "arrays": []}, version=2), "is of version 2, and this pydarknet reads version 1"),
         (
             sealed({"facts": {}, "arrays": []}, length=2**32 - 1),
@@ -137,6 +145,8 @@ def test_a_run_that_diverged_replaces_nothing(tmp_path):
     before = path.read_bytes()
     with pytest.raises(CheckpointError, match="not saved: momentum holds numbers that are not finite"):
         write_checkpoint(path, Checkpoint({}, {"momentum": np.array([1, np.inf], np.float32)}))
+    with pytest.raises(CheckpointError, match="cannot save the checkpoint: .*not JSON"):
+        write_checkpoint(path, Checkpoint({"avg_loss": np.inf}, ARRAYS))  # no checkpoint that has it can be read
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["c"]
 
 
@@ -147,11 +157,15 @@ def test_places_that_hold_no_checkpoint(tmp_path):
         read_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
         read_checkpoint("a\0b")
-    with pytest.raises(CheckpointError, match="cannot save the checkpoint: No such file"):
+    with pytest.raises(CheckpointError, match="cannot save the checkpoint: No such file.*. Earlier files are as they were$"):
         write_checkpoint(tmp_path / "no" / "folder", Checkpoint({}, {}))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="a folder, pipe or device"):
         read_checkpoint(tmp_path / "pipe")
+
+
+def test_a_fact_of_the_right_kind():
+    assert Checkpoint({"seen": 12}, {}).fact("seen", str, int) == 12
 
 
 @pytest.mark.parametrize("value", [True, "12", 1.0, None])
