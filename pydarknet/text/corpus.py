@@ -128,7 +128,7 @@ class Corpus:
                 rows[whole] = self._store.rows(self._start + offsets[whole], count)
             for b in np.flatnonzero(~whole):
                 rows[b] = self.symbols(int(offsets[b]), count)
-        if vocabulary is not None and vocabulary <= self.max_symbol and rows.max(initial=0) >= vocabulary:
+        if vocabulary is not None and vocabulary <= self.max_symbol and rows.max() >= vocabulary:
             b, t = np.argwhere(rows >= vocabulary)[0]
             raise TextError(
                 f"{self.locate(offsets[b] + t)}: symbol {rows[b, t]} is out of range for a network of "

@@ -1,5 +1,6 @@
 """The text as a sequence of symbols: joining, wrapping, holding out, fingerprints, and the text that data/ builds."""
 
+import hashlib
 import os
 import time
 
@@ -64,6 +65,25 @@ def test_all_byte_values_and_wrapping(tmp_path, options):
     np.testing.assert_array_equal(text.symbols(250, 600), np.arange(250, 850) % 256)
     np.testing.assert_array_equal(text.symbols(-2, 3), [254, 255, 0])
     assert text.symbols(7, 0).shape == (0,)
+
+
+def test_symbols_are_from_0_to_the_largest_token():
+    text = Corpus.from_symbols(np.array([0, 2**31 - 1]))
+    assert (text.max_symbol, text.symbols(0, 3).tolist()) == (2**31 - 1, [0, 2**31 - 1, 0])
+    assert text.symbols(0, 1).dtype == text.symbols(0, 3).dtype == np.int64
+    assert (text.locate(1), Corpus.from_symbols(b"abc").locate(5)) == ("<memory>: token 1", "<memory>: byte 2")
+
+
+def test_offsets_of_a_small_type_do_not_overflow():
+    part = Corpus.from_symbols(bytes(range(200)) * 3).slice(100, 600)
+    np.testing.assert_array_equal(part.gather(np.array([250], np.uint8), 3), part.gather([250], 3))
+
+
+def test_repr_names_the_first_file(tmp_path):
+    paths = [write(tmp_path / name, b"0123456789" * 200) for name in "abc"]
+    assert repr(Corpus.open(paths)) == f"Corpus('{paths[0]}' and 2 more, 6,000 bytes)"
+    assert repr(Corpus.open(paths[:2])) == f"Corpus('{paths[0]}' and 1 more, 4,000 bytes)"
+    assert repr(Corpus.from_symbols(np.array([1, 2]))) == "Corpus('<memory>', 2 tokens)"
 
 
 def test_parts_share_the_text_and_wrap_to_their_own_start(tmp_path):
@@ -184,6 +204,29 @@ def test_digest_goes_by_the_symbols_alone(tmp_path):
     assert len({first.digest(), *(Corpus.from_symbols(other).digest() for other in others)}) == 4
     assert first.slice(0, 4).digest() == Corpus.from_symbols(b"abcd").digest()
     assert Corpus.from_symbols(np.array(list(b"abcdefgh"))).digest() != first.digest()  # tokens, not bytes
+
+
+def test_the_digest_in_a_checkpoint_stays_what_it_was():
+    """A version that computed another would go on with no checkpoint of an earlier one."""
+
+    def blake2b(data):
+        return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+    data = bytes(np.random.default_rng(0).integers(0, 256, 10_000, np.uint8))
+    assert Corpus.from_symbols(data).digest() == blake2b(b"byte 10000:" + data)
+    assert Corpus.from_symbols(data).slice(1, 9001).digest() == blake2b(b"byte 9000:" + data[1:9001])
+    tokens = np.array([1, 2, 2**31 - 1])
+    assert Corpus.from_symbols(tokens).digest() == blake2b(b"token 3:" + tokens.astype("<i4").tobytes())
+
+
+def test_the_digest_of_a_long_text_is_of_1024_blocks(monkeypatch):
+    data, n = bytes(np.random.default_rng(0).integers(0, 256, 70_001, np.uint8)), 70_000
+    monkeypatch.setattr(corpus_module, "_HASH_WHOLE", n)
+    blocks = (data[at : at + 4096] for at in ((n + 1 - 4096) * i // 1023 for i in range(1024)))
+    expected = hashlib.blake2b(b"byte 70001:" + b"".join(blocks), digest_size=16).hexdigest()
+    assert Corpus.from_symbols(data).digest() == expected
+    expected = hashlib.blake2b(b"byte 70000:" + data[:n], digest_size=16).hexdigest()
+    assert Corpus.from_symbols(data[:n]).digest() == expected  # the longest whose symbols all count
 
 
 def test_digest_of_five_megabytes_takes_in_every_byte():
