@@ -3,13 +3,14 @@
 import errno
 import os
 import stat
+import sys
 
 import pytest
 from command_line import make_network
 
 from pydarknet.errors import InputError, TextError
 from pydarknet.system import files
-from pydarknet.system.files import check_output, check_writable, free_name, open_regular, reported, write_atomically
+from pydarknet.system.files import check_output, check_writable, free_name, open_regular, reported, show, write_atomically
 
 
 def test_a_tool_does_not_write_over_what_it_reads(tmp_path):
@@ -29,6 +30,26 @@ def test_an_output_in_a_folder_that_is_read(tmp_path):
     out.write_text("a text")
     with pytest.raises(InputError, match="out.txt: the output is a file of the folder .*texts, which is read"):
         check_output(out, [tmp_path / "texts"])
+
+    for free in (tmp_path / "out.txt", tmp_path / "texts 2" / "out.txt"):  # beside it, under whatever name
+        free.parent.mkdir(exist_ok=True)
+        free.write_text("of an earlier time")
+        check_output(free, [tmp_path / "texts"])
+
+
+def test_an_output_that_is_standard_input(tmp_path, monkeypatch):
+    path = tmp_path / "text"
+    path.write_text("a text")
+    (tmp_path / "other").write_text("a text")
+    with open(path) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        with pytest.raises(InputError, match="text: the output is standard input: give it another name"):
+            check_output(path, [])
+        check_output(tmp_path / "other", [])
+        check_output(tmp_path / "new", [])
+    with open(os.devnull) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        check_output(os.devnull, [])  # nothing is lost
 
 
 def test_free_names(tmp_path):
@@ -68,6 +89,27 @@ def test_the_temporary_file_is_never_more_open_than_its_target(tmp_path, mode):
     assert seen == [0o600] and stat.S_IMODE(path.stat().st_mode) == mode and path.read_bytes() == b"new"
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0, 0o666), (0o002, 0o664), (0o077, 0o600)])
+def test_a_new_file_is_as_open_as_the_mask_says(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "file", [b"new"])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_a_file_system_that_keeps_no_modes(tmp_path, monkeypatch):
+    def chmod(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(files.os, "chmod", chmod)
+    write_atomically(path, [b"new"])
+    assert path.read_bytes() == b"new"
+
+
 @pytest.mark.parametrize(("number", "passes"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
 def test_a_file_system_that_cannot_sync(tmp_path, monkeypatch, number, passes):
     def fsync(handle):
@@ -95,3 +137,15 @@ def test_what_cannot_be_written_is_known_before(tmp_path):
         check_writable(path)
     with pytest.raises(IsADirectoryError):
         check_writable(tmp_path)
+
+
+@pytest.mark.parametrize("lacking", [os.W_OK, os.X_OK])
+def test_a_folder_that_takes_no_new_file(tmp_path, monkeypatch, lacking):
+    monkeypatch.setattr(files.os, "access", lambda path, mode: not mode & lacking)  # chmod would not stop root
+    with pytest.raises(PermissionError):
+        check_writable(tmp_path / "new")
+
+
+def test_a_path_as_a_message_can_hold_it():
+    names = {"été 1.txt": "été 1.txt", "a\nb": r"a\nb", "b\udcff": r"b\udcff", b"caf\xc3\xa9": "café"}
+    assert [show(name) for name in names] == list(names.values())

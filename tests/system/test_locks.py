@@ -22,3 +22,12 @@ def test_a_lock_that_another_holds(tmp_path):
     assert open_files() == before - 1
     Lock(tmp_path / "lock").close()
     assert open_files() == before - 1
+
+
+def test_the_file_is_open_to_all_that_the_mask_lets_in(tmp_path):
+    before = os.umask(0o007)
+    try:
+        Lock(tmp_path / "lock").close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o660
