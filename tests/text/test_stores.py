@@ -1,10 +1,15 @@
 """The files of a text: found in order, kept open within bounds, parsed as tokens, and every way they can disappoint."""
 
+import bz2
+import gzip
+import lzma
 import os
 import pickle
 import resource
+import struct
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +20,7 @@ from pydarknet.errors import TextError
 from pydarknet.text import stores
 from pydarknet.text import tokens as token_files
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.tokens import read_tokens
+from pydarknet.text.tokens import read_token_file, read_tokens
 
 ON_DISK = {"in_memory": 0}
 
@@ -107,10 +112,105 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, tokenized):
         Corpus.open(path, tokenized)
 
 
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    write(tmp_path / "text" / "a", b"abc"), write(tmp_path / "text" / "closed" / "b", b"def")
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(TextError, match="/closed: cannot read this text: Permission denied"):
+        Corpus.open(tmp_path / "text")
+
+
 def test_a_name_with_odd_characters_stays_on_one_line(tmp_path):
     with pytest.raises(TextError) as caught:
         Corpus.open(tmp_path / "a\nb\udcff")
     assert r"a\nb" in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_an_empty_text_names_the_first_paths(tmp_path):
+    paths = [write(tmp_path / name, b"") for name in "abcd"]
+    for count, shown in ((1, "a"), (3, "a, .*b, .*c"), (4, "a, .*b, .*c, ...")):
+        with pytest.raises(TextError, match=f"^[^,]*{shown}: the text is empty; give a text of at least two bytes$"):
+            Corpus.open(paths[:count])
+
+
+# What is no text
+
+WEIGHTS = struct.pack("<3iQ8f", 0, 2, 0, 7, *range(8))
+CHECKPOINT = b"PYDNCKPT" + bytes(99)
+
+
+@pytest.mark.parametrize("tokenized", [False, True])
+def test_a_folder_of_texts_passes_over_what_pydarknet_wrote(tmp_path, tokenized):
+    folder = tmp_path / "text"
+    write(folder / "a", b"1 2 "), write(folder / "c", b"3 4 ")
+    write(folder / "b", WEIGHTS)
+    with pytest.warns(UserWarning, match="text/b: passed over, since pydarknet wrote it and it is no text$"):
+        text = Corpus.open(folder, tokenized)
+    assert text.symbols(0, len(text)).tolist() == ([1, 2, 3, 4] if tokenized else list(b"1 2 3 4 "))
+    for more in (1, 2):
+        write(folder / f"b{more}", CHECKPOINT)
+        with pytest.warns(UserWarning, match=f"text/b and {more} more: passed over"):
+            assert len(Corpus.open(folder, tokenized)) == len(text)
+
+
+@pytest.mark.parametrize("tokenized", [False, True])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (WEIGHTS, "is a Darknet weights file, not a text: it belongs before the texts, or behind --weights"),
+        (CHECKPOINT, "is a checkpoint of pydarknet, not a text: it belongs before the texts, or use --resume"),
+        (b"%PDF-1.7", "is a PDF, not a text: give the text that is in it"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(tmp_path, tokenized, content, message):
+    with pytest.raises(TextError, match=f"/one: {message}"):
+        Corpus.open([write(tmp_path / "text", b"1 2"), write(tmp_path / "one", content)], tokenized)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>", "a saved web page; it is read as it stands"),
+        (b"[net]\ninputs=3\n", "a Darknet cfg; it is read as it stands"),
+        (b'{"iteration": 1, "loss": 2}\n', "a training log of pydarknet; it is read as it stands"),
+        (b"1 " * 30, "a file of token numbers: without -tokenized it is read as digits"),
+    ],
+)
+def test_a_file_that_may_be_no_text_is_read_with_a_warning(tmp_path, content, message):
+    with pytest.warns(UserWarning, match=f"/one: looks like {message}"):
+        text = Corpus.open(write(tmp_path / "one", content))
+    assert bytes(text.symbols(0, len(text)).astype(np.uint8)) == content
+
+
+def test_token_numbers_are_expected_of_a_token_file(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(Corpus.open(write(tmp_path / "one", b"1 " * 30), tokenized=True)) == 30
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_file_is_read_as_what_is_in_it(tmp_path, compress):
+    paths = [write(tmp_path / "a", compress(b"abc" * 99)), write(tmp_path / "b", b"de")]
+    text = Corpus.open(paths)
+    assert bytes(text.symbols(0, len(text)).astype(np.uint8)) == b"abc" * 99 + b"de"
+    assert (text.locate(296), text.locate(298)) == (f"{paths[0]}: byte 296", f"{paths[1]}: byte 1")
+    alone = Corpus.open(paths[0])
+    assert (len(alone), alone.names) == (297, [str(paths[0])])
+    paths[0].write_bytes(paths[0].read_bytes()[:-9])
+    with pytest.raises(TextError, match=r"/a: is compressed with \w+, and damaged: "):
+        Corpus.open(paths)
+
+
+def test_a_file_that_only_begins_as_if_it_were_compressed(tmp_path):
+    message = "/a: cannot read this text: Unknown compression method; check the name and its permissions$"
+    with pytest.raises(TextError, match=message):
+        Corpus.open(write(tmp_path / "a", b"\x1f\x8b" + bytes(99)))
 
 
 # Large texts
@@ -140,6 +240,31 @@ def test_a_copy_in_another_process_opens_its_own_files(tmp_path):
     text.close()
     assert copy._store._descriptors == {} and copy.symbols(0, 3).tolist() == list(b"abc")
     copy.close()
+
+
+def test_a_closed_text_is_opened_again_when_it_is_read(tmp_path):
+    text = Corpus.open(write(tmp_path / "a", b"abcd"), **ON_DISK)
+    descriptor = next(iter(text._store._descriptors.values()))
+    text.close()
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+    assert text.symbols(0, 2).tolist() == list(b"ab")
+
+
+def test_a_system_that_reads_less_than_it_is_asked_for(tmp_path, monkeypatch):
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, count, at: pread(descriptor, min(count, 3), at))
+    text = Corpus.open(write(tmp_path / "a", b"0123456789"), **ON_DISK)
+    assert bytes(text.symbols(1, 8).astype(np.uint8)) == b"12345678"
+
+
+def test_a_text_as_large_as_may_be_is_in_memory(tmp_path):
+    path = write(tmp_path / "a", b"abcdef")
+    small, large = Corpus.open(path, in_memory=6), Corpus.open(path, in_memory=5)
+    path.write_bytes(b"abc")
+    assert len(small.symbols(0, 6)) == 6
+    with pytest.raises(TextError, match="shrunk"):
+        large.symbols(0, 6)
 
 
 def test_descriptors_are_closed_with_the_last_part(tmp_path):
@@ -203,6 +328,9 @@ def test_token_files_are_joined_and_checked_against_the_network(tmp_path):
     with pytest.raises(TextError, match="a: token 2: symbol 300 is out of range"):
         text.gather([0, 3], 6, vocabulary=300)
     assert text.locate(3).endswith("c: token 0")
+    assert Corpus.open(paths[::2], tokenized=True).symbols(0, 5).tolist() == [1, 20, 300, 7, 5]
+    alone = Corpus.open(paths[0], tokenized=True)
+    assert (alone.names, alone.locate(2)) == ([str(paths[0])], f"{paths[0]}: token 2")
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 18])
@@ -215,6 +343,8 @@ def test_token_files_are_joined_and_checked_against_the_network(tmp_path):
         (b"1\n2.5 3", 2, "'2.5'"),
         (b"1\n\n2147483648 x", 3, "'2147483648'"),
         (b"1 99999999999999999999999", 1, r"'9+'"),
+        (b"1 21474836470 2", 1, "'21474836470'"),
+        (b"\nx", 2, "'x'"),
         (b"1 \x00", 1, r"'\\x00'"),
         (b"7\n\xff\xfe8", 2, r"'\\xff\\xfe8?'"),
         (b"1 2\n" + b"y" * 100_000, 2, "'y+'"),
@@ -226,6 +356,31 @@ def test_words_that_are_not_tokens(tmp_path, monkeypatch, block, data, line, wor
     with pytest.raises(TextError, match=rf"t:{line}: {word} is not a token \(a whole number") as caught:
         Corpus.open(path, tokenized=True)
     assert len(str(caught.value)) < 200 + len(str(path))
+
+
+def test_every_byte_is_a_digit_a_blank_or_refused(tmp_path):
+    for byte in range(256):
+        path = write(tmp_path / "t", b"1" + bytes([byte]) + b"2")
+        if chr(byte) in "0123456789":
+            assert read_token_file(path).tolist() == [int(path.read_text())]
+        elif chr(byte) in " \t\n\v\f\r":
+            assert read_token_file(path).tolist() == [1, 2]
+        else:
+            with pytest.raises(TextError, match="is not a token"):
+                read_token_file(path)
+
+
+@pytest.mark.parametrize("read", [read_tokens, read_token_file])
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, read):
+    plain, marked = write(tmp_path / "plain", b"12\n3\n"), write(tmp_path / "marked", b"\xef\xbb\xbf12\n3\n")
+    assert list(read(marked)) == list(read(plain))
+
+
+@pytest.mark.parametrize("read", [read_tokens, read_token_file])
+def test_files_that_are_not_there(tmp_path, read):
+    message = "missing: cannot read this text: No such file or directory; check the name and its permissions$"
+    with pytest.raises(TextError, match=message):
+        read(tmp_path / "missing")
 
 
 def test_vocabulary(tmp_path):
