@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import warnings
 
 import numpy as np
@@ -187,6 +188,76 @@ def test_another_cfg_or_text(tmp_path, changed, message):
     assert everything(other) == before
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (dict(batch=3), r"another cfg: \[net\] batch was 4, and is 6"),  # streams of each of the 2 subdivisions
+        (dict(time_steps=6), r"another cfg: \[net\] time_steps was 5, and is 6"),
+        (dict(settings=["net.momentum=0.8"]), r"another cfg: \[net\] momentum was 0.9, and is 0.8"),
+    ],
+)
+def test_another_network_of_the_same_cfg(tmp_path, call, message):
+    first = make_trainer(tmp_path)
+    other = Trainer(load_network(tmp_path / "tiny.cfg", **call), Corpus.from_symbols(text(3000)))
+    with pytest.raises(CheckpointError, match=message):
+        other.restore(first.checkpoint())
+
+
+def test_an_option_that_is_no_longer_set(tmp_path):
+    first = make_trainer(tmp_path, clip_norm=1)
+    with pytest.raises(CheckpointError, match=r"another cfg: \[net\] clip_norm was 1, and is not set"):
+        make_trainer(tmp_path).restore(first.checkpoint())
+
+
+def test_what_a_checkpoint_says_of_its_cfg_stays_what_it_was(tmp_path):
+    """A version that put it in other words would go on with no checkpoint of an earlier one."""
+    trainer = make_trainer(tmp_path, time_steps=None, policy="steps", steps="5, 011", scales=".5,0.10")
+    facts = trainer.checkpoint().facts
+    assert facts["cfg"] == [
+        [
+            "net",
+            {
+                "batch": 4, "decay": "0.001", "inputs": 64, "jump": "0.25", "learning_rate": "0.5", "momentum": "0.9",
+                "policy": "steps", "scales": "0.5,0.1", "steps": "5,11", "subdivisions": 2, "time_steps": 1,
+            },
+        ],
+        ["lstm", {"output": "7"}],
+        ["connected", {"activation": "linear", "output": "64"}],
+        ["softmax", {}],
+    ]  # fmt: skip
+    names = ["avg_loss", "cfg", "dialect", "iteration", "random", "seen", "text", "unmeasured", "validation"]
+    assert sorted(facts) == names and sorted(facts["random"]) == ["dropout", "offsets"]
+
+
+def test_another_text_says_how_to_start_from_the_weights(tmp_path):
+    (tmp_path / "text").write_bytes(text(99))
+    first = make_trainer(tmp_path)
+    checkpoint = passed(first, tmp_path / "tiny.checkpoint")
+    command = f"pydarknet train {tmp_path}/tiny.cfg {tmp_path}/tiny.backup {tmp_path}/text"
+    with pytest.raises(CheckpointError, match=f"or start a run of its own from the weights: {re.escape(command)}$"):
+        make_trainer(tmp_path, corpus=Corpus.open(tmp_path / "text")).restore(checkpoint)
+
+
+def test_every_offset_in_the_text_is_good_and_no_other(tmp_path):
+    trainer = make_trainer(tmp_path)
+    good = trainer.checkpoint()
+    trainer.restore(with_array(good, "offsets", np.array([0, 2999])))
+    assert trainer.offsets.tolist() == [0, 2999]
+    for wrong in (-1, 3000):
+        with pytest.raises(CheckpointError, match="has offsets outside the text"):
+            trainer.restore(with_array(good, "offsets", np.array([0, wrong])))
+
+
+def test_a_run_from_weights_of_another_batch_goes_on(tmp_path):
+    """What such weights have seen is no whole number of iterations."""
+    first = make_trainer(tmp_path)
+    first.network.seen = 47
+    first.step()
+    second = make_trainer(tmp_path)
+    second.restore(passed(first, tmp_path / "c"))
+    assert (second.iteration, second.network.seen) == (3, 67)
+
+
 def replaced(checkpoint, **facts):
     return Checkpoint({**checkpoint.facts, **facts}, checkpoint.arrays, "c")
 
@@ -215,6 +286,7 @@ def random_state(checkpoint, **changes):
         lambda c: replaced(c, seen=True),
         lambda c: replaced(c, seen=2**70),
         lambda c: replaced(c, avg_loss="1"),
+        lambda c: Checkpoint({name: fact for name, fact in c.facts.items() if name != "avg_loss"}, c.arrays, "c"),
         lambda c: replaced(c, random={}),
         lambda c: replaced(c, random={"offsets": 1, "dropout": []}),
         lambda c: random_state(c, bit_generator="MT19937"),

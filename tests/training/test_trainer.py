@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from runs import LAYERS, make_trainer, text, write_cfg
 
 from pydarknet import load_network
+from pydarknet.darknet.randomness import generator
 from pydarknet.errors import CfgError, InputError, TextError, TrainingError
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.trainer import Trainer
@@ -121,6 +123,16 @@ def test_without_jumps_the_text_is_read_evenly(tmp_path):
     assert sorted(symbols.ravel()) == sorted(np.frombuffer(text(50), np.uint8))
 
 
+def test_streams_start_where_the_numbers_of_srand_say(tmp_path):
+    """So that a run that is made again, also by a later version, is the same run."""
+    random = generator(3, "offsets")
+    jumping = make_trainer(tmp_path, jump=1 / 4, batch=16, subdivisions=2)
+    assert jumping.offsets.tolist() == random.integers(3000, size=8).tolist()
+    first = generator(3, "offsets").integers(3000)
+    even = make_trainer(tmp_path, jump=0, batch=16, subdivisions=2)
+    assert even.offsets.tolist() == [(first + 375 * n) % 3000 for n in range(8)]
+
+
 def test_jumps_come_as_often_as_said(tmp_path):
     trainer = make_trainer(tmp_path, jump=1 / 8, batch=1000, subdivisions=1, layers=PLAIN, time_steps=1)
     before, jumped = trainer.offsets.copy(), 0
@@ -139,6 +151,22 @@ def test_a_text_shorter_than_a_window_is_trained_on_aloud(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_trainer(tmp_path, size=6)
+
+
+def test_a_run_that_ends_before_its_full_rate_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="max_batches=30 is below burn_in=31: the learning rate never gets to 0.5"):
+        make_trainer(tmp_path, burn_in=31)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer(tmp_path, burn_in=30)
+
+
+def test_a_text_may_be_given_by_its_path(tmp_path):
+    (tmp_path / "text").write_bytes(text(3000))
+    trainer = Trainer(load_network(write_cfg(tmp_path)), str(tmp_path / "text"))
+    assert trainer.text_digest == Corpus.from_symbols(text(3000)).digest()
+    with pytest.raises(InputError, match=r"the text is b?\['a'\]; give a path, or a pydarknet.Corpus"):
+        Trainer(trainer.network, ["a"])
 
 
 # What an update is
@@ -172,6 +200,14 @@ def test_the_first_update_has_batch_number_1(tmp_path):
     assert [step.iteration for step in steps] == [1, 2, 3, 4, 5, 6]
     assert [step.characters for step in steps] == [20, 40, 60, 80, 100, 120]
     assert steps[-1].epochs == 120 / 3000
+
+
+def test_the_loss_is_the_mean_of_all_characters(tmp_path):
+    """Of those of every call of an update."""
+    losses = iter([30.0, 50.0, 7.0, 5.0])
+    network = load_network(write_cfg(tmp_path))  # 2 subdivisions of 2 streams and 5 steps
+    trainer = Trainer(network, Corpus.from_symbols(text(3000)), train_call=lambda symbols, truth: next(losses))
+    assert [trainer.step().loss, trainer.step().loss] == [80 / 20, 12 / 20]
 
 
 def test_average_loss_is_darknets(tmp_path):
@@ -255,6 +291,15 @@ def test_a_text_that_shrinks(tmp_path):
         trainer.step()
 
 
+def test_a_text_that_is_edited_while_it_is_read(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(text(3000))
+    trainer = make_trainer(tmp_path, corpus=Corpus.open(path, in_memory=0))
+    path.write_bytes(b"\x40" * 3000)
+    with pytest.raises(TextError, match=r"text: byte \d+: symbol 64 is out of range for a network of 64 inputs"):
+        trainer.step()
+
+
 def test_sizes_that_do_not_fit_are_told_before_memory_is_taken(tmp_path):
     for net in (dict(time_steps=2**31 - 1), dict(batch=2**31 - 2)):
         with pytest.raises(TrainingError, match=r"tiny.cfg: training needs \d+(,\d{3}){4,} bytes of memory, .* can be had"):
@@ -293,6 +338,23 @@ def test_the_held_out_loss_is_that_of_predict(tmp_path):
     p = network.predict(streams[:-1].astype(int))
     truth = np.take_along_axis(p, streams[1:, :, None].astype(int), axis=2)
     assert trainer.validation.measure() == pytest.approx(-np.log(truth.astype(float)).mean(), rel=1e-6)
+
+
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(tmp_path):
+    trainer = make_trainer(tmp_path, validation=held_out(every=1))
+    huge = np.array([1e300, np.inf])
+    trainer.validation.measure = lambda interrupted: float((huge * huge - huge).sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of numpy, which would be lines before the one that counts
+        with pytest.raises(TrainingError, match="iteration 1: the loss on the held-out text is nan: training has diverged"):
+            next(trainer.run())
+
+
+def test_a_trainer_is_told_how_it_may_be_interrupted(tmp_path):
+    network = load_network(write_cfg(tmp_path))
+    corpus, validation = Corpus.from_symbols(text(3000)), held_out(every=2)(network)
+    trainer = Trainer(network, corpus, validation=validation, interrupted=lambda: True)
+    assert [step.iteration for step in trainer.run()] == [1] and not trainer.done
 
 
 def test_how_often_it_is_measured(tmp_path):
@@ -350,7 +412,9 @@ def test_the_last_iteration_is_measured_and_changes_no_course(tmp_path):
 
 
 def test_a_step_is_a_record(tmp_path):
-    step = make_trainer(tmp_path).step()
+    trainer, begun = make_trainer(tmp_path), time.perf_counter()
+    step = trainer.step()
+    assert 0 < step.seconds <= time.perf_counter() - begun
     with pytest.raises(dataclasses.FrozenInstanceError):
         step.loss = 0
     assert list(dataclasses.asdict(step)) == [
@@ -363,7 +427,6 @@ def test_a_step_is_a_record(tmp_path):
         "epochs",
         "valid_loss",
     ]
-    assert step.seconds > 0
 
 
 def test_an_error_in_an_iteration_leaves_the_last_whole_one(tmp_path):
