@@ -100,6 +100,9 @@ class Gated(Layer):
         U, W, b = self._weights(fold=not train)
         self._input.begin(x)
         tape.h[0] = state["h"]
+        if normalize:
+            for part in tape.parts:
+                part.make_norms()                   # not in the threads: who first reads a statistic makes its memory
         team.run(lambda n, meet: tape.parts[n].forward(U, W, b, state, normalize, meet))
         state["h"][...] = tape.h[T]
         return tape.h[1:]
@@ -262,7 +265,6 @@ class Part:
         np.copyto(self.W, self._by_gate(W).swapaxes(1, 2))
         self.meet, self.bias = meet, None
         if normalize:  # the bias is added after the norm
-            self._make_norms()
             self.bias, b = self._by_gate(b)[:, None], np.zeros_like(b)
         input_product = layer._input.part(U, b, self.buffer, units)
         for name, array in self.states.items():
@@ -290,7 +292,8 @@ class Part:
             self._normalize(t, late, Wv, Ux)
         np.add(Wv, Ux, out=self.steps[t].late_sums)  # z = U x + W v + b
 
-    def _make_norms(self):
+    def make_norms(self):
+        """Make the memory of batch norm, if it is the first call that needs it."""
         if self.norms is None:
             owners = self.layer.w_norm, self.layer.u_norm
             self.norms = [norm.tape(self.T, self.shape[0], self.gate_count, self.units) for norm in owners]

@@ -1,6 +1,7 @@
 """Threads of our own: what they share out is whole again, and an error in one ends all."""
 
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -148,9 +149,29 @@ def test_a_layer_in_parts(make, make_x, count, norm):
             found += [layer.forward(x, True, team).copy(), layer.backward(dy.copy(), team=team)]
             found += [getattr(layer, f"d{name}0") for name in layer.states]
         found += [p.gradient for p in layer.parameters] + [a.copy() for a in layer.state(B).values()]
+        found += [statistic.value.copy() for statistic in layer.statistics]
         found.append(layer.forward(make_x(np.random.default_rng(9)), team=team).copy())
         assert len(layer._tape.parts) == parts
         results.append([a for a in found if a is not None])
     assert len(results[0]) == len(results[1])
     for one, several in zip(*results):
+        np.testing.assert_allclose(several, one, rtol=0, atol=1e-12 * np.abs(one).max())
+
+
+def test_threads_share_the_memory_of_rolling_statistics(monkeypatch):
+    """It is made when it is first read: not by each thread its own, of which all but one would be lost."""
+    full = np.full
+
+    def slow(*arguments):
+        time.sleep(0.01)
+        return full(*arguments)
+
+    x, results = dense(np.random.default_rng(1)), []
+    for parts in (1, 2):
+        layer = LSTM(30, H, batch_normalize=True, dtype=np.float64, random=np.random.default_rng(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "full", slow)
+            layer.forward(x, True, Team(parts))
+        results.append([statistic.value for statistic in layer.statistics])
+    for one, several in zip(*results, strict=True):
         np.testing.assert_allclose(several, one, rtol=0, atol=1e-12 * np.abs(one).max())
