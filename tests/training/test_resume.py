@@ -238,6 +238,14 @@ def test_another_text_says_how_to_start_from_the_weights(tmp_path):
         make_trainer(tmp_path, corpus=Corpus.open(tmp_path / "text")).restore(checkpoint)
 
 
+def test_an_array_that_is_missing_is_named(tmp_path):
+    trainer = make_trainer(tmp_path)
+    good = trainer.checkpoint()
+    arrays = {name: array for name, array in good.arrays.items() if name != "layer 0.c"}
+    with pytest.raises(CheckpointError, match=r"not hold what this network needs \(it differs in 'layer 0.c'\)$"):
+        trainer.restore(Checkpoint(good.facts, arrays))
+
+
 def test_every_offset_in_the_text_is_good_and_no_other(tmp_path):
     trainer = make_trainer(tmp_path)
     good = trainer.checkpoint()
