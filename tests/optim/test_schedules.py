@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from places import GOLDEN as GOLDEN_ROOT
 
 from pydarknet.darknet.cfg import parse_cfg_text
-from pydarknet.errors import CfgError, InputError, TrainingError
+from pydarknet.errors import CfgError, CfgWarning, InputError, TrainingError
 from pydarknet.optim.schedules import POLICIES, Schedule
 
 # get_current_rate of pjreddie's darknet at batch numbers 0 to 20, for the [net] section that stands with each.
@@ -84,6 +85,8 @@ def test_defaults_are_darknets():
         == Schedule()
         == Schedule(learning_rate=0.001, policy="constant", burn_in=0, power=4, max_batches=0, step=1, scale=1, gamma=1)
     )
+    for policy in ("step", "exp"):
+        assert schedule(f"policy={policy}") == Schedule(policy=policy)
     sgdr = schedule("policy=sgdr\nmax_batches=50")
     assert (sgdr.learning_rate_min, sgdr.sgdr_cycle, sgdr.sgdr_mult) == (0.00001, None, 2)
 
@@ -170,10 +173,15 @@ def test_sigmoid_does_not_overflow():
         ("policy=steps\nsteps=-1\nscales=.1", "x.cfg:3: [net] steps holds a number below 0"),
         ("policy=steps\nsteps=1\nscales=-.1", "x.cfg:4: [net] scales holds a number below 0"),
         ("policy=step\nstep=0", "x.cfg:3: [net] step=0 is too small"),
+        ("policy=step\nscale=-.1", "x.cfg:3: [net] scale=-0.1 is too small"),
+        ("policy=sigmoid\nstep=-1", "x.cfg:3: [net] step=-1 is too small"),
+        ("policy=exp\ngamma=-.1", "x.cfg:3: [net] gamma=-0.1 is too small"),
         ("learning_rate=-.1", "x.cfg:2: [net] learning_rate=-0.1 is too small"),
+        ("burn_in=-1", "x.cfg:2: [net] burn_in=-1 is too small"),
         ("power=-1\nburn_in=3", "x.cfg:2: [net] power=-1.0 is too small"),
         ("max_batches=-1", "x.cfg:2: [net] max_batches=-1 is too small"),
         ("policy=sgdr\nsgdr_cycle=0", "x.cfg:3: [net] sgdr_cycle=0 is too small"),
+        ("policy=sgdr\nlearning_rate_min=-.1", "x.cfg:3: [net] learning_rate_min=-0.1 is too small"),
         ("policy=sgdr\nsgdr_mult=0", "x.cfg:3: [net] sgdr_mult=0 is too small"),
         ("policy=linear\nlearning_rate_min=1", "x.cfg:3: [net] learning_rate_min=1.0 is too large"),
     ],
@@ -182,6 +190,30 @@ def test_mistakes_are_told_with_their_line(options, said):
     with pytest.raises(CfgError) as caught:
         schedule(options)
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "burn_in=0\nmax_batches=0\nlearning_rate=0\npower=0",
+        "policy=step\nstep=1\nscale=0",
+        "policy=steps\nsteps=0\nscales=0",
+        "policy=sigmoid\nstep=0\ngamma=-1",
+        "policy=sgdr\nsgdr_cycle=1\nsgdr_mult=1",
+    ],
+)
+def test_the_least_numbers_that_may_be(options):
+    assert schedule(options).rate(1) >= 0
+
+
+def test_steps_that_do_not_ascend_are_warned_about():
+    """Darknet goes through them as they stand, up to the first that lies ahead."""
+    with pytest.warns(CfgWarning, match=r"^x.cfg:3: \[net\] steps are not in ascending order"):
+        falling = schedule("policy=steps\nsteps=5,3\nscales=.5,.5\nlearning_rate=1")
+    assert rates(falling, (3, 4, 5)) == [1, 1, 0.25]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schedule("policy=steps\nsteps=3,3,5\nscales=1,1,1")
 
 
 @pytest.mark.parametrize("policy", ["poly", "sgdr", "cosine", "linear"])
