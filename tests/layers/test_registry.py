@@ -106,6 +106,18 @@ def test_every_name_has_its_type(name, type_):
         assert build(end).layers[0].type == type_
 
 
+@pytest.mark.parametrize("section", ["[lstm]\n", "[gru]\n", "[rnn]\n", "[crnn]\nsize=1\n", "[connected]\n"])
+def test_the_keys_of_every_layer_with_weights(section):
+    plain = build(section).layers[0]
+    assert plain.outputs == 1 and not plain.statistics  # Darknet's defaults
+    layer = build(section + "output=6\nbatch_normalize=1\n", dtype="float64").layers[0]
+    assert layer.outputs == 6 and layer.statistics
+    assert (plain.dtype, layer.dtype) == (np.float32, np.float64)
+    assert build(section + "output=1\nbatch_normalize=0\n").layers[0].outputs == 1
+    with pytest.raises(CfgError, match="output=0 is too small: it must be at least 1"):
+        build(section + "output=0\n")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
