@@ -292,6 +292,62 @@ def test_a_file_that_is_too_large(tmp_path):
     assert message_of(parse_cfg, file).startswith(f"{file}: is over 16 MiB")
 
 
+# Settings
+
+SMALL = "[net]\ninputs=3\n[lstm]\noutput=5\n[lstm]\noutput=6\n[softmax]\n"
+
+
+def set_in(text, *settings):
+    cfg = parse_cfg_text(text, "x.cfg")
+    for setting in settings:
+        cfg.set(setting)
+    return cfg
+
+
+def test_a_setting_takes_the_place_of_an_option_of_all_sections_of_its_name_or_of_one_layer():
+    outputs = [[layer.integer("output") for layer in set_in(SMALL, *words).layers[:2]]
+               for words in (["lstm.output=7"], ["0.output=7"], ["1.output=7"], ["lstm.output=7", "0.output=8"])]  # fmt: skip
+    assert outputs == [[7, 7], [7, 6], [5, 7], [8, 7]]
+    for net in ("net", "network"):
+        assert set_in(SMALL, f"{net}.inputs=4").net.integer("inputs") == 4
+        assert set_in(SMALL.replace("net", "network"), f"{net}.inputs=4").net.integer("inputs") == 4
+    cfg = set_in(SMALL, "net . policy =\t a=b.c")  # blanks go, as in a file, and the first = is the one
+    assert cfg.net.text("policy") == "a=b.c" and cfg.settings == ["net . policy =\t a=b.c"]
+
+
+@pytest.mark.parametrize("setting", ["", "net", "net.inputs", "net.inputs=", "net.=3", ".inputs=3", "net=3", "net.a=3\n",
+                                     "net.a=3\r", "net.a=\x003"])  # fmt: skip
+def test_what_is_no_setting(setting):
+    assert "is not SECTION.KEY=VALUE" in message_of(set_in, SMALL, setting)
+
+
+@pytest.mark.parametrize("section", ["gru", "3", "-1", "9" * 5000])
+def test_a_setting_for_a_section_that_is_not_there(section):
+    message = message_of(set_in, SMALL, f"{section}.output=3")
+    assert message.endswith("x.cfg has no such section: it has net, lstm, softmax, and layers 0 to 2")
+
+
+def test_mistakes_of_a_setting_are_placed_there():
+    cfg = set_in(SMALL, "lstm.output=x")
+    assert message_of(cfg.layers[1].integer, "output") == "--set: [lstm] output='x' is not a whole number"
+    cfg = set_in(SMALL, "1.outptu=3")
+    cfg.net.integer("inputs")
+    for layer in cfg.layers:
+        layer.integer("output")
+    assert message_of(cfg.warn_unused) == "--set: [lstm] has no key 'outptu': is it 'output' that you mean?"
+
+
+def test_a_cfg_written_as_text_means_the_same():
+    cfg = set_in(STOCK.replace("[net]", "[network]"), "net.batch=7", "gru.tanh=1")
+    assert (
+        cfg.as_text().startswith("[network]\ninputs=256\nbatch=7\n") and "\n\n[softmax]\n\n[cost]\ntype=sse\n" in cfg.as_text()
+    )
+    again = parse_cfg_text(cfg.as_text(), "y.cfg")
+    for before, after in zip((cfg.net, *cfg.layers), (again.net, *again.layers), strict=True):
+        assert (before.type, before.name) == (after.type, after.name)
+        assert {key: before.text(key) for key in before.options} == {key: after.text(key) for key in after.options}
+
+
 # Damage
 
 
