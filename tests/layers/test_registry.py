@@ -1,14 +1,16 @@
 """The table of layers: names, sizes, and a new layer in one file and one line."""
 
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
 
 from pydarknet import Corpus, Trainer
 from pydarknet.darknet.cfg import parse_cfg_text
-from pydarknet.errors import CfgError
-from pydarknet.layers.registry import LAYERS, UNSUPPORTED, section_types
+from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.errors import CfgError, CfgWarning
+from pydarknet.layers.registry import FLAGS, LAYERS, OF_IMAGES, UNSUPPORTED, section_types
 from pydarknet.network import Network, load_network
 
 END = "[connected]\noutput=5\nactivation=linear\n[softmax]\n"
@@ -116,6 +118,33 @@ def test_the_keys_of_every_layer_with_weights(section):
     assert build(section + "output=1\nbatch_normalize=0\n").layers[0].outputs == 1
     with pytest.raises(CfgError, match="output=0 is too small: it must be at least 1"):
         build(section + "output=0\n")
+
+
+def keys_of(layer):
+    return (layer.learning_rate, layer.input_weights.rate, layer.state_weights.dropout, *(getattr(layer, key) for key in FLAGS))
+
+
+def test_the_keys_of_every_layer():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert keys_of(build("[lstm]\n").layers[0]) == (1, 1, 0, False, False, False)
+        some = "learning_rate=.5\ninput_rate=0\nweight_dropout=.99\n" + "".join(f"{key}=7\n" for key in OF_IMAGES)
+        assert keys_of(build(f"[lstm]\n{some}").layers[0]) == (0.5, 0, 0.99, False, False, False)
+        for key in FLAGS:
+            layer = build(f"[lstm]\n{key}=1\n").layers[0]
+            assert [flag for flag in FLAGS if getattr(layer, flag)] == [key]
+    with pytest.raises(CfgError, match="^x.cfg:9: .*input_rate=-1.0 is too small"):
+        build("[lstm]\ninput_rate=-1\n")
+    for key in ("input_rate", "weight_dropout"):  # of a layer without weights they mean nothing
+        with pytest.warns(CfgWarning, match=f"^x.cfg:9: .*Unused field: '{key} = .5'"):
+            build(f"[dropout]\n{key}=.5\n")
+
+
+@pytest.mark.parametrize("dialect", [PJREDDIE, ALEXEYAB])
+def test_layers_fit_one_behind_the_other_and_are_of_one_dialect(dialect):
+    layers = build("[lstm]\noutput=4\n[dropout]\n[gru]\noutput=3\n", dialect=dialect).layers
+    assert [(layer.inputs, layer.outputs) for layer in layers] == [(5, 4), (4, 4), (4, 3), (3, 5)]
+    assert all(layer.dialect is dialect for layer in layers)
 
 
 @pytest.mark.parametrize(
