@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run
-from runs import LAYERS, bytes_of, shown_on_terminal, start, write_cfg, write_text
+from runs import LAYERS, SHARED_MEMORY, bytes_of, shown_on_terminal, start, write_cfg, write_text
 
 import pydarknet
 from pydarknet import load_network
@@ -509,6 +509,8 @@ def test_what_cannot_be_drawn(here, monkeypatch):
 
 def test_tensorboard_gets_losses_and_samples(here):
     pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install '.[tensorboard]'")
+    if not SHARED_MEMORY:
+        pytest.skip("tensorboardX needs shared memory")
     train("text.bin", "--tensorboard", "board", "--valid-fraction", ".1", "--max-batches", 3)
     (events,) = Path("board").iterdir()
     assert all(tag in events.read_bytes() for tag in (b"loss/training", b"loss/held_out", b"rate", b"sample"))

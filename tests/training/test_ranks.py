@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from runs import bytes_of, command, environment, heard_signals, write_cfg, write_text
+from runs import SHARED_MEMORY, bytes_of, command, environment, heard_signals, write_cfg, write_text
 
 from pydarknet.training.checkpoint import read_checkpoint
 
@@ -26,7 +26,8 @@ NET = dict(batch=10, subdivisions=2, adam=1, learning_rate=0.01, decay=0, clip_n
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 needs_mpi = pytest.mark.skipif(
-    not (MPIEXEC and find_spec("mpi4py")), reason="needs mpi4py and an mpiexec: pip install '.[mpi]' mpich"
+    not (MPIEXEC and find_spec("mpi4py") and SHARED_MEMORY),
+    reason="needs mpi4py, an mpiexec and shared memory: pip install '.[mpi]' mpich",
 )
 
 
