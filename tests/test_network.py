@@ -9,6 +9,7 @@ from runs import LAYERS, cfg_text, write_cfg
 
 from pydarknet import load_network, sharing
 from pydarknet.darknet.cfg import parse_cfg_text
+from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import CfgError, CfgWarning, InputError, WeightsError
 from pydarknet.network import Network
 from pydarknet.sharing import Sharing
@@ -141,6 +142,74 @@ def test_sizes_come_from_the_cfg_or_the_call(tmp_path):
             load_network(cfg, **{name: 0})
     with pytest.raises(InputError, match="dialect 'darknet' is not one of pjreddie, alexeyab"):
         load_network(cfg, dialect="darknet")
+
+
+LAST = "[connected]\noutput=5\nactivation=linear\n"
+
+
+def minimal(options="", layers=LAST):
+    return parse_cfg_text(f"[net]\ninputs=5\n{options}{layers}[softmax]\n", "a.cfg")
+
+
+def test_a_cfg_that_says_nothing_has_darknets_defaults():
+    network = Network(minimal())
+    assert (network.streams, network.time_steps, network.subdivisions) == (1, 1, 1)
+    assert (network.jump, network.seen, network.dtype, network.dialect.value) == (1 / 64, 0, np.float32, "pjreddie")
+    assert network.streams_here is network.sharing is None
+    loaded = load_network(minimal())
+    assert (loaded.streams, loaded.dtype, loaded.dialect) == (1, np.float32, network.dialect)
+
+
+@pytest.mark.parametrize("key", ["batch", "subdivisions", "time_steps", "height", "width", "channels", "inputs", "jump"])
+def test_sizes_end_somewhere(key):
+    count = key in ("batch", "subdivisions", "time_steps")
+    with pytest.raises(CfgError, match=rf"^a\.cfg:2: \[net\] {key}=.* is too small: it must be at least {int(count)}$"):
+        Network(parse_cfg_text(f"[net]\n{key}={0 if count else -1}\n" + "inputs=5\n" * (key != "inputs") + LAYERS, "a.cfg"))
+    assert Network(minimal(f"{key}=1\n" if key != "inputs" else "")).streams == 1
+    if key == "jump":
+        assert Network(minimal("jump=0\n")).jump == 0
+        with pytest.raises(CfgError, match=r"jump=1.01 is too large: it must be at most 1"):
+            Network(minimal("jump=1.01\n"))
+
+
+def test_settings_and_names_of_dialects_and_dtypes(tmp_path):
+    cfg = write_cfg(tmp_path)
+    network = load_network(cfg, dialect="alexeyab", dtype="float64", settings=["net.time_steps=3", "0.output=9"])
+    assert (network.time_steps, network.layers[0].outputs) == (3, 9)
+    assert (network.dialect.value, network.dtype, network.parameters.values.dtype) == ("alexeyab", np.float64, np.float64)
+    network.save_weights(tmp_path / "a.weights")
+    network.save_weights(tmp_path / "p.weights", dialect="pjreddie")
+    settings = ["0.output=9"]
+    assert load_network(cfg, tmp_path / "a.weights", settings=settings).dialect is network.dialect
+    assert load_network(cfg, tmp_path / "p.weights", settings=settings).dialect.value == "pjreddie"
+    for dialect in ("pjreddie", network.dialect):  # whatever the header says
+        loaded = load_network(cfg, tmp_path / "a.weights", dialect=dialect, settings=settings)
+        assert {loaded.dialect, *(layer.dialect for layer in loaded.layers)} == {Dialect(dialect)}
+
+
+@pytest.mark.parametrize("first", ["", "dropout", "dropout lstm", "activation gru", "dropout batchnorm dropout"])
+def test_one_step_at_a_time_is_predict_whatever_comes_first(first):
+    network = Network(minimal(layers="".join(f"[{name}]\n" for name in first.split()) + LAST), srand=1)
+    x = symbols(6, 3) % 5
+    expected = network.predict(x)
+    assert np.ptp(expected) > 0
+    for temperature, power in ((None, 1), (0.5, 2)):  # p at another temperature
+        network.reset_state()
+        step = network.stepper(3, temperature)
+        right = expected**power / (expected**power).sum(axis=2, keepdims=True)
+        np.testing.assert_allclose([step(row).copy() for row in x], right, rtol=1e-5)
+
+
+def test_a_layers_output_is_that_of_the_layers_up_to_it():
+    network = Network(minimal(layers="[lstm]\noutput=3\n[gru]\noutput=4\n" + LAST), srand=1)
+    x = symbols(6, 2) % 5
+    outputs = []
+    for number in range(3):
+        network.reset_state()
+        outputs.append(network.layer_output(number, x).copy())
+    assert [output.shape[2] for output in outputs] == [3, 4, 5]
+    network.reset_state()
+    np.testing.assert_allclose(network.loss.probabilities(outputs[2]), network.predict(x), rtol=1e-6)
 
 
 def test_srand_draws_the_same_weights(tmp_path):
