@@ -1,5 +1,6 @@
 """Every gradient of every layer against finite differences, and what must hold of all layers alike."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -428,6 +429,26 @@ def test_backward_without_dx(make, norm):
     assert twin.backward(dy.copy()).shape == x.shape
     for ours, theirs in zip(layer.parameters, twin.parameters):
         np.testing.assert_array_equal(ours.gradient, theirs.gradient, err_msg=ours.name)
+
+
+@every_layer
+def test_what_a_layer_keeps_of_a_call_is_told_before(make):
+    """As far as it is much: a network that would not fit is refused by it before it takes memory."""
+    layer, x = make(), dense(np.random.default_rng(40), 100, 50)
+    for parameter in layer.parameters:
+        assert parameter.value is not parameter.gradient  # they have their memory now
+    tracemalloc.start()
+    layer.backward(np.ones_like(layer.forward(x, train=True)))
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert layer.tape_bytes(50, 100) <= used < 2.5 * layer.tape_bytes(50, 100)  # 1.4 to 2.3 were seen
+
+
+@pytest.mark.parametrize(("make", "gates"), [(lstm, 4), (gru, 3), (rnn, 1), (crnn, 1), (connected, 0)])
+def test_a_recurrent_layer_says_how_many_weights_its_state_meets(make, gates):
+    layer = make()
+    assert (layer.recurrent, layer.recurrent_weights) == (gates > 0, gates * H * H)
+    assert layer.initial_draws == sum(matrix.weights.size for matrix in layer.matrices.values())
 
 
 @recurrent
