@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydarknet.darknet.cfg import MAX_FILE_BYTES, parse_cfg, parse_cfg_text
+from pydarknet.darknet.cfg import FLOAT_MAX, MAX_FILE_BYTES, parse_cfg, parse_cfg_text
 from pydarknet.errors import CfgError, CfgWarning
 from pydarknet.optim.schedules import Schedule
 
@@ -126,7 +126,16 @@ def test_whole_numbers_end_where_a_c_int_ends(written):
 
 @pytest.mark.parametrize(
     "written, number",
-    [("1.", 1), (".5", 0.5), ("1e-3", 0.001), ("+3", 3), ("-2.5E+1", -25), ("3.4028234e38", 3.4028234e38), ("1e-999", 0)],
+    [
+        ("1.", 1),
+        (".5", 0.5),
+        ("1e-3", 0.001),
+        ("+3", 3),
+        ("-2.5E+1", -25),
+        ("3.4028234e38", 3.4028234e38),
+        ("1e-999", 0),
+        (str(FLOAT_MAX), FLOAT_MAX),
+    ],
 )
 def test_numbers(written, number):
     assert lstm(f"k={written}").number("k") == number
@@ -146,6 +155,10 @@ def test_limits_are_named():
     section = lstm("dropout=1.5\noutput=0")
     assert message_of(section.number, "dropout", maximum=1) == "x.cfg:3: [lstm] dropout=1.5 is too large: it must be at most 1"
     assert message_of(section.integer, "output", minimum=1) == "x.cfg:4: [lstm] output=0 is too small: it must be at least 1"
+    assert "dropout=1.5 is too small: it must be at least 2" in message_of(section.number, "dropout", minimum=2)
+    assert "output=0 is too large: it must be at most -1" in message_of(section.integer, "output", maximum=-1)
+    assert section.number("dropout", minimum=1.5, maximum=1.5) == 1.5
+    assert section.integer("output", minimum=0, maximum=0) == 0
 
 
 def test_an_absent_key_gives_the_default():
