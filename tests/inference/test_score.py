@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import GOLDEN as GOLDEN_ROOT
 
-from pydarknet.errors import InputError, TextError
+from pydarknet.errors import InputError, TextError, WeightsError
 from pydarknet.inference.score import (
     BLOCK,
+    COLUMNS,
+    Score,
     TacticTally,
     Tally,
+    Utf8Watch,
     blocks_of_corpus,
     blocks_of_file,
     line_vectors,
@@ -238,6 +241,64 @@ def test_a_word_beyond_all_numbers_is_infinite():
     assert list(valid_lines(*(np.array([x]) for x in (1, 1, 800.0)))) == [
         "1 BPC: 1154.1560   Perplexity:  inf    Word Perplexity:  inf\n"
     ]
+
+
+def test_the_measures_are_those_of_their_equations():
+    score = Score(characters=8, words=4, nats=16 * math.log(2), utf8_characters=2)
+    assert score.bits_per_character == pytest.approx(2) and score.nats_per_character == pytest.approx(2 * math.log(2))
+    assert (score.perplexity, score.word_perplexity) == (pytest.approx(4), pytest.approx(16))
+    assert (score.nats_per_utf8_character, score.bits_per_utf8_character) == (pytest.approx(8 * math.log(2)), pytest.approx(8))
+    none = Score(characters=1, words=1, nats=2.0)  # a text that ends within a character has begun none
+    assert none.utf8_characters == 0 and none.nats_per_utf8_character == none.bits_per_utf8_character == math.inf
+
+
+def test_a_character_of_utf8_is_counted_at_its_first_byte():
+    text, tally = np.frombuffer("xaä€😀\x7f".encode(), np.uint8).astype(int), Tally()
+    for start in range(len(text) - 1):  # byte by byte: the score goes on
+        tally.add(text[start : start + 1], text[start + 1 : start + 2], np.ones(1))
+    assert (tally.score.characters, tally.score.utf8_characters, tally.score.nats) == (len(text) - 1, 5, len(text) - 1)
+
+
+@pytest.mark.parametrize(("text", "right"), [("aä€😀".encode(), True), (b"", True), (b"a\xe2\x82", False), (b"\x80a", False),
+                                             (b"a\xffb", False), (b"\xed\xa0\x80", False)])  # fmt: skip
+def test_whether_bytes_are_utf8_however_they_come(monkeypatch, text, right):
+    for size in (1, 2, 3, 100):
+        watch = Utf8Watch()
+        file = watch.reading(io.BytesIO(text))
+        assert b"".join(iter(lambda file=file, size=size: file.read(size), b"")) == text
+        assert watch.is_utf8 is right
+        monkeypatch.setattr("pydarknet.inference.score.WATCHED", size)
+        if len(text) > 1:
+            watch = Utf8Watch()
+            watch.read(Corpus.from_symbols(text))
+            assert watch.is_utf8 is right
+    watch = Utf8Watch()
+    for part in (b"\xff", b"good"):
+        watch.see(part)
+    assert not watch.is_utf8
+
+
+def test_blocks_are_no_larger_than_they_may_be():
+    corpus = Corpus.from_symbols(np.zeros(20_001, np.uint8))
+    for streams, steps in ((1, BLOCK), (4, BLOCK), (20, COLUMNS // 20), (5000, 1)):
+        shapes = [before.shape for before, _, _ in blocks_of_corpus(corpus, 256, streams)]
+        assert shapes[0] == (steps, streams) and sum(T for T, _ in shapes) == 20_000 // streams
+    assert len(next(blocks_of_file(io.BytesIO(bytes(2000))))[0]) == BLOCK
+
+
+def test_other_costs_may_take_the_place_of_the_networks(network):
+    blocks = blocks_of_file(io.BytesIO(b"abc"))
+    ((before, after, nats),) = surprise(network, blocks, nats=lambda before, after: before + 2.0 * after)
+    assert (before.tolist(), after.tolist(), nats.tolist()) == ([97, 98], [98, 99], [97 + 2 * 98, 98 + 2 * 99])
+
+
+def test_an_output_that_overflows_is_told(tmp_path):
+    _, _, network = make_network(tmp_path)
+    network.parameters.values[:] = np.nan
+    with pytest.raises(WeightsError, match="not a finite number"):
+        list(surprise(network, blocks_of_file(io.BytesIO(b"abc"))))
+    with pytest.raises(WeightsError, match="not a finite number"):
+        list(line_vectors(network, [b"abc"]))
 
 
 def test_tokens_are_words(network):
