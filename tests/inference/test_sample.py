@@ -11,7 +11,7 @@ from places import GOLDEN as GOLDEN_ROOT
 
 from pydarknet.darknet.randomness import CRandom
 from pydarknet.errors import InputError, WeightsError
-from pydarknet.inference.sample import NEVER, Sampling, darknet_random, generate, generate_tactic, sample
+from pydarknet.inference.sample import NEVER, Sampling, darknet_random, generate, generate_tactic, generate_text, sample
 from pydarknet.network import load_network
 
 GOLDEN = GOLDEN_ROOT / "forward" / "pjreddie"
@@ -178,6 +178,9 @@ def test_a_tactic_needs_a_prompt():
 def test_a_network_whose_output_is_not_a_number_says_so():
     with pytest.raises(WeightsError, match="not a finite number"):
         sample(np.array([0.2, np.nan, 0.3], np.float32), np.float32(0.5))
+    for temperature in (0, 1):
+        with pytest.raises(WeightsError, match="not a finite number"):
+            next(generate(Constant([0.2, np.nan, 0.3]), [1], 1, temperature))
 
 
 # Steering
@@ -311,7 +314,16 @@ def test_texts_end_one_by_one(tmp_path):
 
 @pytest.mark.parametrize(
     "controls",
-    [dict(top_k=0), dict(top_p=0), dict(top_p=1.1), dict(min_p=-0.1), dict(repetition_penalty=0), dict(top_p=float("nan"))],
+    [
+        dict(top_k=0),
+        dict(top_p=0),
+        dict(top_p=1.1),
+        dict(min_p=-0.1),
+        dict(min_p=1.1),
+        dict(repetition_penalty=0),
+        dict(repetition_penalty=float("inf")),
+        dict(top_p=float("nan")),
+    ],
     ids=str,
 )
 def test_a_control_out_of_its_range(tmp_path, controls):
@@ -319,6 +331,62 @@ def test_a_control_out_of_its_range(tmp_path, controls):
     ((name, _),) = controls.items()
     with pytest.raises(InputError, match=f"{name} is .*; it must be"):
         generate(network, b"x", 1, **controls)
+
+
+def test_the_ends_of_the_ranges_and_the_defaults():
+    rule = Sampling(0, top_k=1, top_p=1, min_p=0, repetition_penalty=1)
+    assert rule.greedy and rule.repetition_penalty is None, "a penalty of 1 is none"
+    assert Sampling(1, min_p=1, top_p=1e-9, repetition_penalty=1e9).repetition_penalty == 1e9
+    assert Sampling(1e-50).greedy, "float32 has no such number"
+    rule = Sampling()
+    assert (rule.temperature, rule.utf8, rule.greedy) == (np.float32(0.7), False, False)
+    assert rule.top_k is rule.top_p is rule.min_p is rule.repetition_penalty is None
+    script = Script(b"abc")
+    script.start = 2
+    assert text_of(generate(script)) == b"abc" * 333 + b"a" and script.read[:2] == [10, 10]
+
+
+def test_the_softmax_has_the_temperature_unless_the_mask_of_utf8_comes_first():
+    for utf8, temperature, expected in (
+        (False, 0.3, 0.3), (False, 2, 2), (False, 0, 1), (True, 0.3, 1), (True, 0.5, 0.5), (True, 0, 1)
+    ):  # fmt: skip
+        assert Sampling(temperature, utf8=utf8).softmax_temperature == np.float32(expected)
+        assert Sampling(temperature, utf8=utf8).cold is (utf8 and temperature == 0.3)
+
+
+def test_a_cold_text_has_the_shares_of_its_temperature():
+    """Behind the mask p^(1/τ), renormalised, as the softmax would give it."""
+    p = np.full(256, 1e-9, np.float32)
+    p[0xFF], p[ord("a")], p[ord("b")] = 0.7, 0.18, 0.12
+    steps = list(generate(Constant(p), b"x", 2000, 0.4, CRandom(1), utf8=True))
+    share = text_of(steps).count(b"a") / 2000
+    assert share == pytest.approx(1.5**2.5 / (1.5**2.5 + 1), abs=5 * 0.5 / np.sqrt(2000))  # five standard deviations
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_text_goes_on_behind_what_was_read_before(tmp_path, streams):
+    _, _, network = make_network(tmp_path)
+    whole = [step.tolist() for step in generate(network, b"some text", 20, random=CRandom(1), streams=streams)]
+    network.reset_state()
+    network.predict(np.frombuffer(b"some te", np.uint8)[:, None])
+    behind = [{name: array.copy() for name, array in layer.state(1).items()} for layer in network.layers]
+    steps = generate(network, b"xt", 20, random=CRandom(1), streams=streams, behind=behind)
+    assert [step.tolist() for step in steps] == whole
+
+
+def test_a_text_for_a_programmer_is_that_of_the_steps_decoded(tmp_path):
+    _, _, network = make_network(tmp_path)
+
+    def expected(seed, **controls):
+        steps = generate(network, seed, 30, random=darknet_random(network, 3), **{"utf8": True, **controls})
+        return text_of(steps).decode("utf-8", "replace")
+
+    assert (
+        generate_text(network, "é", 30, srand=3) == generate_text(network, "é".encode(), 30, srand=3) == expected("é".encode())
+    )
+    assert generate_text(network, length=30, srand=3) == expected(b"\n\n")
+    assert generate_text(network, "a", 30, srand=3, utf8=False, temperature=2) == expected(b"a", utf8=False, temperature=2)
+    assert len(generate_text(network, "a", temperature=0)) == 1000
 
 
 def test_utf8_is_for_bytes():
