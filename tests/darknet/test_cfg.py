@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pydarknet.darknet import recipes
 from pydarknet.darknet.cfg import FLOAT_MAX, MAX_FILE_BYTES, parse_cfg, parse_cfg_text
 from pydarknet.errors import CfgError, CfgWarning
 from pydarknet.optim.schedules import Schedule
@@ -248,6 +249,8 @@ def test_keys_that_nobody_asked_for_are_told():
         ("batch=1\n[net]\n", "x.cfg:1: 'batch=1' stands before any section: a cfg begins with [net]"),
         ("\n[lstm]\noutput=5\n", "x.cfg:2: [lstm] is the first section: a cfg begins with [net]"),
         ("[net]\n[lstm]\n[net]\n", "x.cfg:3: [net] is the second of its kind, after line 1"),
+        ("[net]\n[net]\n", "x.cfg:2: [net] is the second of its kind, after line 1"),
+        ("[net]\n[lstm]]\n", "x.cfg:2: '[lstm]]' goes on after the ]"),
         ("[net]\n[lstm\n", "x.cfg:2: '[lstm' has no closing ]"),
         ("[net]\n[lstm] # x\n", "x.cfg:2: '[lstm]#x' goes on after the ]: comments must have lines of their own"),
         ("[net]\n[lstm]\noutput\n", "x.cfg:3: [lstm] 'output' is not key=value"),
@@ -272,6 +275,15 @@ def test_files_that_cannot_be_read(tmp_path):
     missing = tmp_path / "missing.cfg"
     assert f"{missing}: cannot be read (No such file or directory)" in message_of(parse_cfg, missing)
     assert "is not a possible file name" in message_of(parse_cfg, "a\0b")
+
+
+def test_a_recipe_is_found_by_its_name_where_there_is_no_such_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_cfg("rnn").path == parse_cfg("rnn.cfg").path == recipes.find("rnn")
+    assert message_of(parse_cfg, "missing").endswith("take a recipe of pydarknet: " + ", ".join(recipes.names()))
+    (tmp_path / "rnn.cfg").write_text("[net]\ninputs=3\n")
+    cfg = parse_cfg("rnn.cfg")
+    assert (cfg.path, cfg.net.integer("inputs")) == ("rnn.cfg", 3)
 
 
 def test_an_unreadable_file(tmp_path, monkeypatch):
@@ -324,6 +336,7 @@ def test_a_setting_takes_the_place_of_an_option_of_all_sections_of_its_name_or_o
     for net in ("net", "network"):
         assert set_in(SMALL, f"{net}.inputs=4").net.integer("inputs") == 4
         assert set_in(SMALL.replace("net", "network"), f"{net}.inputs=4").net.integer("inputs") == 4
+    assert set_in(SMALL, "net.a.b=1").net.text("a.b") == "1"
     cfg = set_in(SMALL, "net . policy =\t a=b.c")  # blanks go, as in a file, and the first = is the one
     assert cfg.net.text("policy") == "a=b.c" and cfg.settings == ["net . policy =\t a=b.c"]
 
