@@ -272,10 +272,11 @@ def test_whether_bytes_are_utf8_however_they_come(monkeypatch, text, right):
             watch = Utf8Watch()
             watch.read(Corpus.from_symbols(text))
             assert watch.is_utf8 is right
-    watch = Utf8Watch()
-    for part in (b"\xff", b"good"):
-        watch.see(part)
-    assert not watch.is_utf8
+    for parts, whole in (((b"\xff", b"good"), False), ((b"\xe2", b"\x82\xac"), True)):
+        watch = Utf8Watch()
+        for part in parts:
+            watch.see(part)
+        assert watch.is_utf8 is whole
 
 
 def test_blocks_are_no_larger_than_they_may_be():
@@ -292,13 +293,28 @@ def test_other_costs_may_take_the_place_of_the_networks(network):
     assert (before.tolist(), after.tolist(), nats.tolist()) == ([97, 98], [98, 99], [97 + 2 * 98, 98 + 2 * 99])
 
 
-def test_an_output_that_overflows_is_told(tmp_path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [3e38, np.nan])
+def test_an_output_that_overflows_is_told_once(tmp_path, value):
     _, _, network = make_network(tmp_path)
-    network.parameters.values[:] = np.nan
+    network.parameters.values[:] = np.where(np.arange(network.parameters.values.size) % 3, value, -value)
     with pytest.raises(WeightsError, match="not a finite number"):
         list(surprise(network, blocks_of_file(io.BytesIO(b"abc"))))
     with pytest.raises(WeightsError, match="not a finite number"):
-        list(line_vectors(network, [b"abc"]))
+        list(line_vectors(network, [b"abc"], layer=1))
+
+
+def test_a_file_that_gives_a_byte_at_a_time(network):
+    """As a pipe may."""
+
+    class Drops(io.BytesIO):
+        def read(self, count):
+            return super().read(min(count, 1))
+
+    drops, whole = (np.concatenate([block[2] for block in surprise(network, blocks_of_file(file(b"abcab")))])
+                    for file in (Drops, io.BytesIO))  # fmt: skip
+    assert len(whole) == 4
+    np.testing.assert_allclose(drops, whole, rtol=1e-5)
 
 
 def test_tokens_are_words(network):
@@ -364,6 +380,8 @@ def test_a_layers_output_is_what_the_next_reads(network):
 
 def test_a_line_longer_than_a_block(network):
     line = bytes(np.random.default_rng(0).integers(97, 123, 2 * BLOCK + 5, np.uint8))
+    ((_, vector),), ((_, again),) = (line_vectors(network, [b""], *seed) for seed in ((), (b"\n\n", 0)))
+    np.testing.assert_array_equal(vector, again)  # Darknet's seed
     ((_, vector),) = line_vectors(network, [line], b"")
     network.reset_state()
     np.testing.assert_allclose(vector, network.layer_output(0, np.frombuffer(line + b" ", np.uint8)[:, None])[-1, 0], rtol=1e-5)
