@@ -431,6 +431,29 @@ def test_backward_without_dx(make, norm):
         np.testing.assert_array_equal(ours.gradient, theirs.gradient, err_msg=ours.name)
 
 
+@with_and_without_norm
+@every_layer
+def test_weight_decay_pulls_at_the_matrices_alone(make, norm):
+    layer = make(norm)
+    assert [p.decayed for p in layer.parameters] == [len(p.shape) == 2 for p in layer.parameters]
+    for named in (layer.parameters, layer.statistics):
+        assert len({owner.name for owner in named}) == len(named)
+
+
+@with_and_without_norm
+@every_layer
+def test_a_layer_computes_in_its_own_dtype(make, norm):
+    random = np.random.default_rng(41)
+    layer, x = make(norm, np.float32), dense(random).astype(np.float32)
+    for inputs in (x, OneHot(distinct_symbols(random), D)):
+        y = layer.forward(inputs, train=True)
+        dx = layer.backward(np.ones_like(y))
+        arrays = [y, y if dx is None else dx, layer.forward(inputs), *layer.state(B).values()]
+        step = layer.stepper(B, one_hot=inputs is not x)
+        arrays += [step(x[0] if inputs is x else inputs.symbols[0]), *(p.gradient for p in layer.parameters)]
+        assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
 @every_layer
 def test_what_a_layer_keeps_of_a_call_is_told_before(make):
     """As far as it is much: a network that would not fit is refused by it before it takes memory."""

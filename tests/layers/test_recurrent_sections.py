@@ -8,6 +8,7 @@ import pytest
 from pydarknet.darknet.cfg import parse_cfg_text
 from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
 from pydarknet.errors import CfgError, CfgWarning
+from pydarknet.layers.connected import Connected
 from pydarknet.network import Network
 
 END = "[connected]\noutput=5\nactivation=linear\n[softmax]\n"
@@ -155,6 +156,17 @@ def test_file_order_of_a_gru(dialect, order):
             (f"{name}.rolling_variance", (4,)),
         ]
     assert layout(layer, dialect) == expected
+
+
+@pytest.mark.parametrize("norm", [0, 1])
+def test_file_order_and_activation_of_connected(norm):
+    layer = build(f"[connected]\noutput=4\nbatch_normalize={norm}\n").layers[0]
+    assert layout(layer, PJREDDIE) == layout(layer, ALEXEYAB)
+    kept = {"biases": (4,), "weights": (4, 5)} | dict.fromkeys(("scales", "rolling_mean", "rolling_variance"), (4,))
+    assert layout(layer, PJREDDIE) == list(kept.items())[: 5 if norm else 2]
+    assert list(layer.matrices) == ["connected"]
+    assert layer.activation.name == Connected(5, 4).activation.name == "logistic" and Connected(5, 4).norm is None
+    assert build("[connected]\nactivation=relu\n").layers[0].activation.name == "relu"
 
 
 @pytest.mark.parametrize("dialect", [PJREDDIE, ALEXEYAB], ids=["pjreddie", "alexeyab"])
