@@ -11,7 +11,7 @@ import json
 import time
 
 from pydarknet import Corpus, Trainer, load_network
-from pydarknet.darknet.cfg import parse_cfg_text
+from pydarknet.darknet.cfg import parse_cfg, parse_cfg_text
 from pydarknet.training.recipe import Recipe, batch_of, dropout, learning_rate, output_rate, vocabulary
 from pydarknet.training.validation import Validation
 
@@ -45,9 +45,7 @@ def main():
     cfg_text = recipe.text()
     for pair in options.replace:
         cfg_text = cfg_text.replace(*pair.split("=", 1))
-    if options.cfg:
-        cfg_text = open(options.cfg).read()
-    cfg = parse_cfg_text(cfg_text, "recipe.cfg")
+    cfg = parse_cfg(options.cfg) if options.cfg else parse_cfg_text(cfg_text, "recipe.cfg")
     for setting in options.settings:
         cfg.set(setting)
     batch = int(cfg.net.options["batch"][0]) * int(cfg.net.options["time_steps"][0])
