@@ -209,10 +209,15 @@ def _symbols_of_steps(symbols, network, texts, random, behind):
     if behind:
         for layer, states in zip(network.layers, behind):
             layer.swap_state({name: array.repeat(len(texts), axis=0) for name, array in states.items()})
-    stepper = network.stepper(len(texts), texts[0].rule.softmax_temperature)
+
+    def quiet():
+        return np.errstate(over="ignore", invalid="ignore")  # said once, as a WeightsError
+
+    with quiet():
+        stepper = network.stepper(len(texts), texts[0].rule.softmax_temperature)
 
     def step(symbols):
-        with np.errstate(over="ignore", invalid="ignore"):  # said once, as a WeightsError
+        with quiet():
             return stepper(symbols)
 
     last = np.empty(len(texts), np.int64)

@@ -183,6 +183,14 @@ def test_a_network_whose_output_is_not_a_number_says_so():
             next(generate(Constant([0.2, np.nan, 0.3]), [1], 1, temperature))
 
 
+@pytest.mark.filterwarnings("error")
+def test_weights_that_overflow_are_told_once(tmp_path):
+    _, _, network = make_network(tmp_path)
+    network.parameters.values[:] = 3e38
+    with pytest.raises(WeightsError, match="not a finite number"):
+        next(generate(network, [1], 1))
+
+
 # Steering
 
 
