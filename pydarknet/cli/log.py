@@ -151,6 +151,7 @@ class TensorBoard(Report):
         writer = _tensorboard_writer()
         with reported(TrainingError, path, "cannot write the log"):
             os.makedirs(path, exist_ok=True)
+        with reported(TrainingError, path, "tensorboardX cannot begin its log, for which it needs /dev/shm too"):
             self._writer = writer(os.fsdecode(path), purge_step=None if after is None else after + 1)
 
     def __exit__(self, *_):

@@ -1,6 +1,7 @@
 """``pydarknet train`` as a user meets it: options, lines, files, exit codes."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import run
@@ -507,6 +509,15 @@ def test_what_cannot_be_drawn(here, monkeypatch):
     assert not Path("backup/tiny_final.weights").exists()
 
 
+def test_tensorboard_without_shared_memory(here, monkeypatch):
+    def writer(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=writer))
+    message = "board: tensorboardX cannot begin its log, for which it needs /dev/shm too"
+    assert message in train("text.bin", "--tensorboard", "board", code=1).err
+
+
 def test_tensorboard_gets_losses_and_samples(here):
     pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install '.[tensorboard]'")
     if not SHARED_MEMORY:
@@ -598,7 +609,7 @@ def test_an_error_on_the_way_loses_nothing(here, monkeypatch, error):
         patch.setattr(Corpus, "gather", failing)
         result = train("text.bin", "--srand", 3, "--quiet", code=1)
     said, last = result.err.splitlines()
-    assert said == "pydarknet: saved backup/tiny.backup after iteration 9: the same command with --resume goes on"
+    assert said == "pydarknet: saved backup/tiny.backup after iteration 9; --resume goes on from it"
     assert last.startswith("pydarknet: ") and "gone" in last
     train("text.bin", "--resume", "--quiet")
     assert bytes_of("backup")["tiny_final.weights"] == bytes_of("whole")["tiny_final.weights"]
