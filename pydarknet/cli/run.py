@@ -28,8 +28,7 @@ def run_and_tell(trainer, steps, backups, reports, samples, print_every, checkpo
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
         step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stop)
     if not trainer.done:
-        path = _saved(backups.save, stop)
-        tell(f"saved {show(path)}; stopped after iteration {trainer.iteration}: the same command with --resume goes on")
+        _tell_saved(trainer, _saved(backups.save, stop))
         sys.exit(stop.code)
     final = _saved(backups.save_final, stop)
     if trainer.stopped_early:
@@ -78,12 +77,15 @@ def _run(trainer, steps, backups, reports, samples, stop):
     except (PydarknetError, BrokenPipeError, MemoryError):
         if trainer.iteration > begun:
             with suppress(PydarknetError):  # the first error is the one to tell
-                path = _saved(backups.save, stop)
-                tell(f"saved {show(path)} after iteration {trainer.iteration}: the same command with --resume goes on")
+                _tell_saved(trainer, _saved(backups.save, stop))
         raise
     finally:
         steps.close()
     return step
+
+
+def _tell_saved(trainer, path):
+    tell(f"saved {show(path)} after iteration {trainer.iteration}; --resume goes on from it")
 
 
 def _saved(save, stop):
