@@ -85,7 +85,7 @@ def _run(trainer, steps, backups, reports, samples, stop):
 
 
 def _tell_saved(trainer, path):
-    tell(f"saved {show(path)} after iteration {trainer.iteration}; --resume goes on from it")
+    tell(f"saved {show(path)} after iteration {trainer.iteration}; --resume goes on")
 
 
 def _saved(save, stop):

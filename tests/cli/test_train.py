@@ -609,7 +609,7 @@ def test_an_error_on_the_way_loses_nothing(here, monkeypatch, error):
         patch.setattr(Corpus, "gather", failing)
         result = train("text.bin", "--srand", 3, "--quiet", code=1)
     said, last = result.err.splitlines()
-    assert said == "pydarknet: saved backup/tiny.backup after iteration 9; --resume goes on from it"
+    assert said == "pydarknet: saved backup/tiny.backup after iteration 9; --resume goes on"
     assert last.startswith("pydarknet: ") and "gone" in last
     train("text.bin", "--resume", "--quiet")
     assert bytes_of("backup")["tiny_final.weights"] == bytes_of("whole")["tiny_final.weights"]

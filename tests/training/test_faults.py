@@ -55,7 +55,7 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(here, number, code):
     last = err.splitlines()[-1]
     at = iteration_of(here / "backup/tiny.checkpoint")
     assert at >= 20
-    assert last == f"pydarknet: saved backup/tiny.backup after iteration {at}; --resume goes on from it"
+    assert last == f"pydarknet: saved backup/tiny.backup after iteration {at}; --resume goes on"
     assert "Traceback" not in err
     assert "\npydarknet: finishing this iteration; Ctrl-C again stops now, without saving\n" in err
     assert load_network(here / "tiny.cfg", here / "backup/tiny.backup").seen == 20 * at

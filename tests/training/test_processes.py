@@ -287,7 +287,7 @@ def test_a_signal_to_all_stops_all(tmp_path, number, code):
     os.killpg(process.pid, number)  # as a terminal sends it: to all of the group
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert errors.endswith("; --resume goes on from it\n")
+    assert errors.endswith("; --resume goes on\n")
     assert "Traceback" not in errors
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
@@ -302,7 +302,7 @@ def test_a_run_whose_worker_is_killed_saves_and_says_how_to_go_on(tmp_path):
     saved, last = errors.splitlines()[-2:]
     at = read_checkpoint(tmp_path / "backup/tiny.checkpoint").facts["iteration"]
     assert at >= 3
-    assert saved == f"pydarknet: saved backup/tiny.backup after iteration {at}; --resume goes on from it"
+    assert saved == f"pydarknet: saved backup/tiny.backup after iteration {at}; --resume goes on"
     assert last == "pydarknet: a process that shared the work has ended (exit code -9); --processes 1 does without"
     more = ("train", "tiny.cfg", "text.bin", "--processes", 2, "--max-batches", at + 5)
     assert run(*more, "--resume", cwd=tmp_path).returncode == 0

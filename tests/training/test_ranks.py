@@ -200,7 +200,7 @@ def test_a_signal_ends_and_saves(folder, number, to):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
     at = read_checkpoint("backup/tiny.checkpoint").facts["iteration"]
-    saved = f"pydarknet: saved backup/tiny.backup after iteration {at}; --resume goes on from it"
+    saved = f"pydarknet: saved backup/tiny.backup after iteration {at}; --resume goes on"
     assert errors.splitlines().count(saved) == 1 and at >= 30 and "Traceback" not in errors
 
 
@@ -229,7 +229,7 @@ def test_an_error_of_one_rank_ends_all_and_saves(folder, rank):
     named = "" if rank == 0 else f"rank 1 ({os.uname().nodename}): "
     saved, told = lines_of(result)
     assert result.returncode == 1 and told == f"pydarknet: {named}text.bin: it is gone", result
-    assert saved == "pydarknet: saved backup/tiny.backup after iteration 3; --resume goes on from it"
+    assert saved == "pydarknet: saved backup/tiny.backup after iteration 3; --resume goes on"
     assert run(*words("--resume", "--log", "two.log")).code == 0
     assert run(*words("--backup", "whole", "--log", "one.log")).code == 0
     assert_alike(logged("one.log")[3:], logged("two.log"))
@@ -267,7 +267,7 @@ def test_what_rank_0_cannot_write_ends_all(folder):
     result = mpirun(2, *words("--mpi", "--quiet", "--no-sample", "--log", "log.jsonl"), program="fills_up.py")
     saved, told = lines_of(result)
     assert result.returncode == 1 and told == "pydarknet: log.jsonl: cannot write the progress: No space left on device"
-    assert saved == "pydarknet: saved backup/tiny.backup after iteration 3; --resume goes on from it"
+    assert saved == "pydarknet: saved backup/tiny.backup after iteration 3; --resume goes on"
 
 
 @needs_mpi

@@ -92,7 +92,7 @@ def test_a_signal_is_heard_in_the_middle_of_a_measurement(here):
     # The start takes longer than anything that may be waited for now.
     assert time.monotonic() - signalled < max(SOON, 2 * until)
     assert process.returncode == 143
-    assert err.splitlines()[-1] == ("pydarknet: saved backup/tiny.backup after iteration 1; --resume goes on from it")
+    assert err.splitlines()[-1] == "pydarknet: saved backup/tiny.backup after iteration 1; --resume goes on"
     checkpoint = read_checkpoint(here / "backup/tiny.checkpoint")
     assert checkpoint.facts["iteration"] == 1 and checkpoint.facts["unmeasured"]
     assert checkpoint.facts["validation"]["best_iteration"] is None
