@@ -49,10 +49,12 @@ def recurrent_layers(network):
     return [number for number, layer in enumerate(network.layers) if layer.type in VALUES]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # said once, as an InputError
 def read_cells(network, data, layer=None):
     """The :class:`Cells` of ``layer`` (None: the last recurrent one) for the bytes ``data``; the network is left as it was.
 
-    Raises InputError for a layer that has no such cells, for a network over tokens, and for an empty text.
+    Raises InputError for a layer that has no such cells, for a network over tokens, for an empty text, and for
+    weights that overflow.
     """
     if network.inputs > 256:
         raise InputError(f"cells are shown over bytes: the cfg has inputs={network.inputs}")

@@ -165,3 +165,12 @@ def test_the_shipped_network_follows_brackets_indentation_and_position():
     cells = read_cells(network, (ROOT / "pydarknet/text/stdlib.py").read_bytes())
     found = find_cells(cells.values, features_of(cells.characters))
     assert all(abs(found[name][0][1]) > 0.5 for name in ("brackets", "indentation", "position"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layer, value", [("lstm", 3e38), ("rnn", 3e38), ("gru", np.nan)])  # a gate bounds what a GRU holds
+def test_weights_that_overflow_are_told_once(tmp_path, layer, value):
+    _, _, network = make_network(tmp_path, layer)
+    network.parameters.values[:] = np.where(np.arange(network.parameters.values.size) % 3, value, -value)
+    with pytest.raises(InputError, match="not finite numbers: its weights overflow"):
+        read_cells(network, TEXT.encode())
