@@ -10,7 +10,16 @@ from runs import shown_on_terminal, text, write_cfg
 
 from pydarknet import Corpus, load_network
 from pydarknet.training import recipe as recipes
-from pydarknet.training.recipe import batch_of, dropout, held_out_of, learning_rate, make_recipe, measurements_every, vocabulary
+from pydarknet.training.recipe import (
+    batch_of,
+    dropout,
+    expected_loss,
+    held_out_of,
+    learning_rate,
+    make_recipe,
+    measurements_every,
+    vocabulary,
+)
 
 SHORT = ("--set", "net.max_batches=20", "--processes", "1", "-srand", "1")
 
@@ -77,7 +86,7 @@ def test_a_terminal_shows_what_is_tried(here):
     code, out, shown = shown_on_terminal("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", cwd=here)
     assert code == 0 and out.startswith("Wrote my.cfg; train it with: ")
     tried = re.findall(r"how fast is a GRU of (\d+) here\?", shown.decode())
-    assert tried[:2] == ["64", "96"] and len(tried) > 3
+    assert tried[0] == "320" and len(tried) >= 3 and min(int(size) for size in tried) < 320
     last = shown.decode().replace("\r\n", "\r").split("\r")[-4:]
     assert last[0].startswith("pydarknet: novel.txt: ") and last[-1] == "", "the line of the trials is wiped away"
 
@@ -197,3 +206,17 @@ def test_a_faster_machine_gets_a_larger_network(monkeypatch):
     slow, fast = of_speed(5_000), of_speed(50_000)
     assert slow.output < fast.output
     assert slow.streams * slow.max_batches < fast.streams * fast.max_batches
+
+
+@pytest.mark.parametrize("speed", [300, 3_000, 30_000, 300_000, 3_000_000])
+def test_a_few_sizes_are_tried_and_the_best_is_found(monkeypatch, speed):
+    corpus, asked = Corpus.from_symbols(text(2_000_000)), []
+
+    def tried(corpus, inputs, output, batch, seconds, trial, gradients):
+        found = speed * (256 / output) ** 1.5  # a larger network does more multiplications a second
+        return recipes._Tried(len(corpus), inputs, output, batch, found, int(found * seconds))
+
+    monkeypatch.setattr(recipes, "_try", tried)
+    found = make_recipe(corpus, 1000, 300, trying=asked.append).output
+    assert found == min(recipes.SIZES, key=lambda H: expected_loss(H, speed * (256 / H) ** 1.5 * 300, len(corpus)))
+    assert len(asked) <= 8 < len(recipes.SIZES)
