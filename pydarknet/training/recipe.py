@@ -230,9 +230,9 @@ def expected_loss(output: int, characters: float, length: int) -> float:
 
         20.5 / H + 350 / √C'      C' = C up to a pass, then n (1 + 2 (1 - e^(-(r - 1) / 2)))
 
-    A layer that is large for its text learns it by heart, so its size is bounded. Fitted to runs of four texts, 96 to 1024 units
-    and one to thirteen million characters. Source of the form of C': N. Muennighoff et al., "Scaling data-constrained language
-    models", 2023.
+    A layer that is large for its text learns it by heart, so its size is bounded. Fitted to runs of four texts, of 96 to 1024
+    units and one to thirteen million characters. Source of the form of C': N. Muennighoff et al., "Scaling data-constrained
+    language models", 2023.
     """
     again = max(0.0, characters / length - 1)
     fresh = min(characters, length) + length * PASSES * (1 - math.exp(-again / PASSES))
