@@ -213,11 +213,12 @@ def _try(corpus, inputs, output, batch, seconds, trial, gradients):
 def _why(corpus, held_out, recipe, best, tried):
     smaller = [size for size in tried if size < best.output]
     larger = [size for size in tried if size > best.output]
+    passes = best.characters / len(corpus)
     others = [f"{size} holds less" for size in smaller[-1:]] + [f"{size} sees less" for size in larger[:1]]
     return (
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
         f"a GRU of {best.output} ({best.speed:,.0f} characters/s)" + (f": {', '.join(others)}" if others else ""),
-        f"{best.characters / len(corpus):.2g} passes in {recipe.max_batches:,} iterations, "
+        f"{passes:{',.0f' if passes >= 10 else '.2g'}} passes in {recipe.max_batches:,} iterations, "
         f"rate {recipe.learning_rate:.2g}, dropout {recipe.weight_dropout:.2g} and {recipe.output_dropout:.2g}",
     )
 
