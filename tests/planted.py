@@ -357,7 +357,7 @@ FAULTS = [
     ),
     Fault(
         "the bar of a run that goes on begins at 0",
-        "cli/report.py",
+        "cli/progress.py",
         "initial=trainer.iteration",
         "initial=0",
         "cli/test_train.py",

@@ -2,8 +2,8 @@
 
 Each command parses its arguments, calls the library and prints. Errors become one line on standard
 error and an exit code here, and only here: 1 for a mistake or a fault, 2 for a command line that
-cannot be understood, 130 and 143 for a run ended by Ctrl-C and by SIGTERM, 141 when whoever read
-the output has gone.
+cannot be understood, 130, 143 and 129 for a run ended by Ctrl-C, by SIGTERM and by a terminal that
+closed, 141 when whoever read the output has gone.
 """
 
 import importlib
@@ -33,7 +33,7 @@ SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has i
         "statistics": "weight_tools",
     },
     "Other programs": {"export": "interop", "import": "interop"},
-    "Old scripts": {"rnn": "darknet"},
+    "Old scripts": {"rnn": "rnn"},
 }
 COMMANDS = {name: module for section in SECTIONS.values() for name, module in section.items()}
 

@@ -1,6 +1,6 @@
 """The logs of a training run: JSON lines, CSV, TensorBoard, and a picture of the curves.
 
-Each is a :class:`~pydarknet.cli.report.Report`, called with every step and the sample behind it, if there is one.
+Each is a :class:`~pydarknet.cli.progress.Report`, called with every step and the sample after it, if there is one.
 """
 
 import csv
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from pydarknet import __version__
-from pydarknet.cli.report import Report
+from pydarknet.cli.progress import Report
 from pydarknet.errors import InputError, TrainingError
 from pydarknet.system.files import reported, show, write_atomically
 from pydarknet.views.picture import check_picture, picture
@@ -47,8 +47,8 @@ class FileLog(Report):
     """Appends to the file at ``path``, whole lines at once.
 
     A run that begins writes ``header`` first. One that goes on ``after`` an iteration takes back what was logged of later
-    ones: it was killed behind its last checkpoint, and comes to them again. With ``every`` it logs every so many iterations,
-    and those with a measurement or a sample.
+    ones: it was killed after its last checkpoint, and comes to them again. With ``every`` it logs every so many iterations,
+    and those with a measurement or a sample. Raises TrainingError if the file cannot be written.
     """
 
     def __init__(self, path, header, after=None, every=1):
@@ -144,7 +144,10 @@ def _iteration(line):
 
 
 class TensorBoard(Report):
-    """Losses, in nats, rate and samples as TensorBoard reads them, in the folder ``path``."""
+    """Losses, in nats, rate and samples as TensorBoard reads them, in the folder ``path``.
+
+    Raises InputError without tensorboardX or torch, TrainingError if the folder cannot be written.
+    """
 
     def __init__(self, path, after=None):
         self.name = show(path)

@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 import click
 
 from pydarknet.cli.commands import typed_words, words_of
-from pydarknet.cli.report import make_report
+from pydarknet.cli.progress import make_report
 from pydarknet.cli.streams import tell
 from pydarknet.errors import PydarknetError
 from pydarknet.system.files import show

@@ -125,10 +125,7 @@ def test_a_file_that_is_not_read_is_warned_of(tmp_path, command):
     cfg, weights, _ = make_network(tmp_path)
     result = run("rnn", command, cfg, weights, "-file", "text.txt", "-len", 5, stdin=b"a >>b c.\n")
     assert result.code == 0
-    assert (
-        result.err
-        == f"pydarknet: warning: -file text.txt is passed over, as in Darknet: `rnn {command}` reads standard input\n"
-    )
+    assert result.err == f"pydarknet: warning: -file text.txt is ignored, as in Darknet: `rnn {command}` reads standard input\n"
     assert run("rnn", command, cfg, weights, "-len", 5, stdin=b"a >>b c.\n").err == ""
 
 

@@ -1,7 +1,7 @@
 """What a training run shows: a progress bar on a terminal, Darknet's lines elsewhere.
 
 Each is a context manager to be called with every :class:`~pydarknet.training.trainer.Step` and with the text that the network
-wrote behind it, or None. A BrokenPipeError says that its reader has gone, a TrainingError any other reason why it cannot
+wrote after it, or None. A BrokenPipeError says that its reader has gone, a TrainingError any other reason why it cannot
 write.
 """
 
@@ -42,7 +42,7 @@ class Report:
         return None
 
     def write(self, step, sample=None):
-        """Write ``step``, and the ``sample`` behind it if there is one. May raise OSError."""
+        """Write ``step``, and the ``sample`` after it if there is one. May raise OSError."""
         raise NotImplementedError
 
     def __call__(self, step, sample=None):
@@ -68,7 +68,7 @@ class OnStandardError(Report):
 class DarknetLines(OnStandardError):
     """``ITER: LOSS, AVG avg, RATE rate, SECONDS seconds, EPOCHS epochs`` on standard error, as Darknet prints it.
 
-    A measurement and a sample have a line of their own behind it.
+    A measurement and a sample have a line of their own after it.
     """
 
     def __init__(self, every):

@@ -1,7 +1,7 @@
 """``pydarknet rnn ...``: Darknet's own spelling of the commands, so that old scripts run.
 
 They are the same commands, with what is particular to ``darknet rnn``: every option is taken by every
-sub-command, wherever it stands on the line, and those that mean nothing to it are passed over, as are
+sub-command, wherever it stands on the line, and those that mean nothing to it are ignored, as are
 words that Darknet doesn't know, with a warning; the text of ``train`` is ``-file``, of the others standard
 input; ``valid`` prints a line for every character. Source: ``run_char_rnn`` in Darknet's ``examples/rnn.c``.
 """
@@ -24,7 +24,7 @@ DEFAULT_TEXT = "data/shakespeare.txt"
 WITH_VALUE = ("-file", "-seed", "-len", "-temp", "-srand", "-tokens", "-i")
 FLAGS = ("-clear", "-tokenized", "-nogpu")
 PATHS = 2  # the cfg and the weights are all that Darknet looks at
-SWITCH = re.compile("[01]|yes|no|true|false|on|off", re.IGNORECASE)  # what people write behind a flag
+SWITCH = re.compile("[01]|yes|no|true|false|on|off", re.IGNORECASE)  # what people write after a flag
 NUMBER = re.compile(r"-[\d.,]+")  # the value of an unknown option may be negative
 
 
@@ -58,7 +58,7 @@ class DarknetCommand(Command):
     def _pass_over(self, ctx, word):
         if not ctx.resilient_parsing:
             hint = like_option(self, ctx, word.partition("=")[0]) if word.startswith("-") else ""
-            tell(f"warning: {word!r} is passed over: `rnn {ctx.info_name}` doesn't know it, nor does Darknet.{hint}")
+            tell(f"warning: {word!r} is ignored: neither Darknet nor `rnn {ctx.info_name}` knows it.{hint}")
 
 
 class DarknetGroup(Group):
@@ -106,7 +106,7 @@ def _add(command, example, callback=None, fixed=None, help=None, **defaults):
 def _passed_over(ctx, parameter, value):
     # Who gives -file to another command expects it to be read; Darknet reads standard input.
     if parameter.name == "file" and value is not None:
-        tell(f"warning: -file {value} is passed over, as in Darknet: `rnn {ctx.info_name}` reads standard input")
+        tell(f"warning: -file {value} is ignored, as in Darknet: `rnn {ctx.info_name}` reads standard input")
 
 
 def _train(paths, **others):
