@@ -43,8 +43,8 @@ do the same. A path that begins with a dash is written `./-name`.
 
 RNN = """\
 Darknet's own spelling, so that old scripts run. They are the commands above, with Darknet's conventions: every option is
-taken by every sub-command, wherever it stands on the line, and passed over where it means nothing; words that Darknet doesn't
-know are passed over too, with a warning; the text of `train`
+taken by every sub-command, wherever it stands on the line, and ignored where it means nothing; words that Darknet doesn't
+know are ignored too, with a warning; the text of `train`
 is `-file`, that of the others standard input; `valid` and `validtactic` print a line for every character.
 """
 
@@ -64,7 +64,10 @@ def _section(name, command):
     example = paragraphs.pop().removeprefix("Example: ")
     parts = [f"## {name}\n"]
     if isinstance(command, click.Group):
-        parts += [RNN, _code(example), "Sub-commands: " + ", ".join(f"`{name}`" for name in command.commands) + ".\n"]
+        parts += [RNN] if name == "rnn" else [_escaped(paragraph) + "\n" for paragraph in paragraphs]
+        parts += [_code(example), "Sub-commands: " + ", ".join(f"`{name}`" for name in command.commands) + ".\n"]
+        if name != "rnn":
+            parts += [_section(f"{name} {sub}", subcommand) for sub, subcommand in command.commands.items()]
         return "\n".join(parts)
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     usage = " ".join(["pydarknet", name, "[OPTIONS]", *map(_argument, arguments)])
