@@ -43,7 +43,7 @@ ROWS_AT_ONCE = 4096  # of predict: bounds its memory however long the text
 class Network:
     """A recurrent network over V symbols, made of a cfg (see :func:`load_network`).
 
-    Attributes: ``cfg``; ``layers``, and the ``loss`` behind them; ``inputs`` V; ``streams`` B,
+    Attributes: ``cfg``; ``layers``, and the ``loss`` after them; ``inputs`` V; ``streams`` B,
     ``time_steps`` T, ``subdivisions`` and ``jump`` of training; ``schedule`` and ``optimizer_options``;
     ``seen``, the samples trained on so far; ``dialect``; ``parameters`` (:class:`~pydarknet.optim.parameters.ParameterBlock`);
     ``sharing`` (:class:`~pydarknet.sharing.Sharing`), who shares out the work of a call: None for what suits its size.

@@ -77,7 +77,7 @@ class Group(click.Group):
 
 
 def typed_words():
-    """The words behind ``pydarknet`` as they were typed."""
+    """The words after ``pydarknet`` as they were typed."""
     return list(click.get_current_context().find_root().obj or [])
 
 

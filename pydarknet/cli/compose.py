@@ -40,7 +40,7 @@ PROMPT = "> "
 @click.option("--count", type=click.IntRange(1, 9), default=3, show_default=True, metavar="N", help="Continuations at once.")
 @click.option("-len", "--len", "length", type=click.IntRange(1), default=120, show_default=True, help="Characters of each.")
 @temperature_option
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="As of `generate`.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="As in `generate`.")
 @srand_option("continuations")
 @dialect_option
 def compose(cfg, weights, seed, count, length, temperature, top_p, srand, dialect):
@@ -76,7 +76,7 @@ class _Session:
             click.echo("Type a beginning, or press Enter; /help says what else, /quit leaves.")
 
     def begin(self):
-        """Show how a text that is there already could go on. Raises InputError for a control out of its range."""
+        """Show how the text that it begins with could go on. Raises InputError for a control out of its range."""
         if self.composition.text:
             self._propose()
         else:
@@ -139,7 +139,7 @@ class _Session:
         if not path:
             raise InputError("/save needs a name: /save FILE")
         if os.path.lexists(path) and path != self._saved_as:
-            raise InputError(f"{show(path)}: is there already: save under another name")
+            raise InputError(f"{show(path)}: already exists: save under another name")
         with reported(InputError, path, "cannot save the text"):
             write_atomically(path, [self.composition.text.encode("utf-8", "surrogateescape")])
         self._saved_as, self._saved = path, self.composition.text

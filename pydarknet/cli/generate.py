@@ -58,7 +58,10 @@ tokens_option = click.option(
 @seed_option
 @click.option("--seed-file", type=PATH, metavar="FILE", help="Read the seed from FILE, as it stands; - is standard input.")
 @click.option(
-    "--until", multiple=True, metavar="STRING", help="End a text behind STRING, when it comes. May be given several times."
+    "--until",
+    multiple=True,
+    metavar="STRING",
+    help="End a text after STRING, once the network writes it. May be given several times.",
 )
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Texts to write, all at once.")
 @click.option("--separator", default="---", show_default=True, metavar="LINE", help="The line between two texts.")
@@ -109,18 +112,18 @@ def generate(
 ):
     """Write text with the network of CFG and WEIGHTS.
 
-    The seed is written first, then what goes on from it, in whole characters of UTF-8: a byte that can't
-    go on with the character is never drawn. If the seed ends inside a character, that one is finished first. Where
-    the network itself writes no other bytes, and always with --bytes, the text of an -srand is the one
-    that Darknet writes. The options of sampling count bytes as characters.
+    The seed is written first, then what goes on from it, in whole characters of UTF-8: a byte that would break a
+    character is never drawn. If the seed ends inside a character, that one is finished first. The text for an -srand is
+    Darknet's with --bytes, and without it as long as the network itself breaks no character. To the sampling options a byte
+    is a character.
 
-    Of a network over tokens (-tokens, or inputs over 256) the seed is token numbers, such as "12 7",
-    and without -tokens so is what is written.
+    A network over tokens (-tokens, or inputs above 256) takes token numbers as its seed, such as "12 7"; without -tokens it
+    writes numbers too.
 
     Example: pydarknet generate cfg/rnn.cfg backup/rnn_final.weights -len 500 -seed "def "
     """
     if seed is not None and seed_file is not None:
-        raise click.UsageError("-seed and --seed-file: give one of them")
+        raise click.UsageError("-seed and --seed-file cannot be combined: give only one of them")
     if as_bytes and as_json:
         raise click.UsageError("--json holds text: it can't go with --bytes")
     if "" in until:
@@ -178,7 +181,7 @@ def generate(
 @srand_option("a text")
 @dialect_option
 def generatetactic(cfg, weights, text, length, as_bytes, temperature, tokens_file, srand, dialect):
-    """Write the tactic that goes on from a proof: as far as a full stop with a newline behind it.
+    """Write the tactic that continues a proof: up to a full stop followed by a newline.
 
     The proof is the file TEXT, or standard input, and is not written again. The bytes are Darknet's.
 
@@ -271,5 +274,5 @@ def _token_numbers(seed):
         return [int(word) for word in (seed or b"").split()]
     except ValueError:
         raise InputError(
-            f"-seed {os.fsdecode(seed)!r}: of a network over tokens it is token numbers, such as -seed '12 7'"
+            f"-seed {os.fsdecode(seed)!r}: a network over tokens takes token numbers as its seed, such as -seed '12 7'"
         ) from None

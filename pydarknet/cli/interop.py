@@ -11,13 +11,13 @@ from pydarknet.errors import InputError
 from pydarknet.network import load_network
 from pydarknet.system.files import check_output, show
 
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that already exist.")
 
 
 def _check_new(path, inputs, overwrite):
     check_output(path, inputs)
     if os.path.lexists(path) and not overwrite:
-        raise InputError(f"{show(path)}: is there already; --overwrite replaces it")
+        raise InputError(f"{show(path)}: already exists; --overwrite replaces it")
 
 
 def _check_read(network):
@@ -38,7 +38,7 @@ def export(cfg, weights, model, dialect, overwrite):
     """Write the network as MODEL.safetensors or MODEL.onnx.
 
     A .safetensors file holds every number of the weights file under the names of a PyTorch module, and the cfg; `import`
-    makes the same files of it again. An .onnx file computes probabilities from symbols and states; it is compared with
+    turns it back into the same files. An .onnx file computes probabilities from symbols and states; it is compared with
     pydarknet over 1,000 characters, if onnxruntime is there. Needs pydarknet[safetensors] or pydarknet[onnx].
 
     Example: pydarknet export cfg/rnn.cfg weights/rnn.weights rnn.safetensors
@@ -72,7 +72,7 @@ def export(cfg, weights, model, dialect, overwrite):
 @click.argument("weights", metavar="OUT.weights", type=PATH)
 @overwrite_option
 def import_(model, cfg, weights, overwrite):
-    """Make a cfg and a weights file of MODEL.safetensors.
+    """Make a cfg and a weights file from MODEL.safetensors.
 
     MODEL is what `export` has written, or the state dict of a PyTorch model of your own: stacked nn.LSTM, one nn.Linear on
     top, and in front of them one-hot symbols or an nn.Embedding. Needs pydarknet[safetensors]; a .pt file needs PyTorch.

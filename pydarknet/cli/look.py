@@ -36,9 +36,9 @@ SEARCHED = 3  # cells of each feature
     "patterns",
     multiple=True,
     metavar="RE",
-    help="Find cells that follow RE's matches also. May be given several times.",
+    help="Also find cells that follow the matches of RE. May be given several times.",
 )
-@click.option("--html", type=PATH, metavar="FILE", help="Write a page, whole in itself, to FILE, which is replaced.")
+@click.option("--html", type=PATH, metavar="FILE", help="Write a self-contained page to FILE, replacing it.")
 @click.option(
     "--color",
     type=Choice(["auto", "always", "never"]),
@@ -96,7 +96,7 @@ def _print_found(found):
     width = max(map(len, found))
     click.echo(f"{'':{width}}  cells and r, the best first")
     for name, best in found.items():
-        row = "   ".join(f"{cell:4d} {r:+.2f}" for cell, r in best) or "the text has no such change"
+        row = "   ".join(f"{cell:4d} {r:+.2f}" for cell, r in best) or "never changes in this text"
         click.echo(f"{name:{width}}  {row}")
     click.echo()
 

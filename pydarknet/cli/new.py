@@ -25,19 +25,19 @@ from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_re
 )
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol, instead of bytes.")
 @settings_option
-@click.option("--overwrite", is_flag=True, help="Replace CFG if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace CFG if it exists.")
 def new(cfg, texts, minutes, tokenized, settings, overwrite):
     """Write a CFG that suits a text, this machine and the time that you give it.
 
     Candidates are tried for a few seconds, and what is chosen, and why, stands at the top of the file. `pydarknet train TEXT`
-    does the same and trains at once. The parts of the text that it would hold out are left out of account.
+    does the same and trains at once. The parts of the text that it would hold out are not looked at.
 
     Example: pydarknet new my.cfg --text novel.txt --minutes 60
     """
     begun = time.perf_counter()
     check_output(cfg, texts)
     if os.path.lexists(cfg) and not overwrite:
-        raise InputError(f"{show(cfg)}: is there already: give another name, or --overwrite to replace it")
+        raise InputError(f"{show(cfg)}: already exists: give another name, or --overwrite to replace it")
     corpus = Corpus.open(texts, tokenized=tokenized)
     fraction, parts = held_out_of(len(corpus))
     training, held_out = corpus.split(fraction, parts)

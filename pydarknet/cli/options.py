@@ -67,7 +67,7 @@ def _unsigned(ctx, parameter, number):
 
 
 def check_name(ctx, parameter, name):
-    """A name that files can begin with: no folder in it."""
+    """A name that files can begin with: no folder in it. Raises click.BadParameter."""
     if name is not None and (not name.isprintable() or "/" in name or name in ("", ".", "..")):
         raise click.BadParameter(f"{show(name)!r} cannot begin the name of a file: give a word without /", ctx, parameter)
     return name
@@ -96,7 +96,10 @@ def is_stdin(paths):
 
 @contextmanager
 def open_text(path):
-    """The file at ``path``, or standard input for None and ``-``, to be read as bytes. Raises TextError, then and later."""
+    """The file at ``path``, or standard input for None and ``-``, to be read as bytes.
+
+    Raises TextError, then and later; InputError if standard output goes to the very file that is read.
+    """
     if path in (None, "-"):
         if sys.stdin.isatty():
             tell("reading the text from standard input")

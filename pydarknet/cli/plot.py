@@ -63,8 +63,8 @@ def plot(logs, over, output, follow):
 def report(log, output, over):
     """Write a page of a run: curves, figures, samples and cfg.
 
-    LOG is a file that `train --log` has written. The page is whole in itself and opens from disk; samples and the cfg are
-    in it where the log has them.
+    LOG is a file that `train --log` has written. The page is self-contained and opens from disk; samples and the cfg
+    are in it where the log has them.
 
     Example: pydarknet report run.jsonl -o run.html
     """
@@ -82,7 +82,7 @@ def _curves(logs, over):
 def _points(runs, over):
     found = curves(runs, over)
     if not found:
-        raise TextError(f"{runs[0].name}: this log does not tell the {over}: choose another --over")
+        raise TextError(f"{runs[0].name}: this log does not record {over}: choose another --over")
     return found
 
 

@@ -21,7 +21,7 @@ def started_by_mpirun():
 def make_ranks(mpi):
     """The :class:`~pydarknet.training.ranks.Ranks` for ``--mpi``, else an :class:`Alone`. All but rank 0 say no more.
 
-    Ends the command with exit code 2 where mpirun has started several runs.
+    Ends the command with exit code 2 where mpirun has started several runs. Raises InputError as :class:`Ranks` does.
     """
     rank, size = started_by_mpirun()
     if rank > 0:

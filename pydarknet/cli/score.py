@@ -41,10 +41,7 @@ NARROWEST = 20  # columns for the text beside the numbers
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the bits of every character.")
 @click.option(
-    "--html",
-    type=PATH,
-    metavar="FILE",
-    help="Write a page, whole in itself, to FILE, which is replaced; the text is not printed.",
+    "--html", type=PATH, metavar="FILE", help="Write a self-contained page to FILE, replacing it; the text is not printed."
 )
 @click.option(
     "--color",
@@ -60,12 +57,13 @@ def score(cfg, weights, text, top, by, as_json, html, color, seed, dialect):
 
     TEXT is a file; - is standard input. Each line is printed with its number, its bits and its bits per character,
     and the characters in colours: yellow from 3 bits, orange from 5, red from 8, white on red from 12. Without
-    colours, marks . : * # stand below them. A bit more is half as likely: with 12 bits a character was one in 4096.
+    colours, marks . : * # stand below them. Each further bit halves the probability: a character of 12 bits had one
+    chance in 4096.
 
     Example: pydarknet score cfg/rnn.cfg backup/rnn_final.weights module.py --top 20
     """
     if html and as_json:
-        raise click.UsageError("--html and --json: give one of them")
+        raise click.UsageError("--html and --json cannot be combined: give only one of them")
     if html:
         check_output(html, [cfg, weights, text])
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)

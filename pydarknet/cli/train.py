@@ -52,7 +52,7 @@ from pydarknet.training.validation import Validation
     "-file", "--file", "text_file", type=PATH, help="The text, as Darknet spells it; then [WEIGHTS] may have any name."
 )
 @click.option("--weights", type=PATH, help="Weights file to start from; they are drawn at random otherwise.")
-@click.option("-clear", "--clear", is_flag=True, help="Count iterations from 0, whatever the weights have behind them.")
+@click.option("-clear", "--clear", is_flag=True, help="Count iterations from 0, however long the weights were trained before.")
 @click.option(
     "--resume", is_flag=True, help="Go on from the checkpoint in the backup folder, exactly as if the run had not stopped."
 )
@@ -81,10 +81,15 @@ from pydarknet.training.validation import Validation
     "--sample-every",
     type=click.IntRange(1),
     metavar="N",
-    help="Show what the network writes every N iterations (default: at measurements, in a hundredth of the time).",
+    help="Show what the network writes every N iterations (default: at measurements, for at most a hundredth of the time).",
 )
-@click.option("--no-sample", is_flag=True, help="Write nothing on the way.")
-@click.option("--log", "log_file", type=PATH, help="Append a JSON object an iteration to this file, or a row if it is a .csv.")
+@click.option("--no-sample", is_flag=True, help="Show no samples of what the network writes during training.")
+@click.option(
+    "--log",
+    "log_file",
+    type=PATH,
+    help="Append one JSON object per iteration to this file, or one row if its name ends in .csv.",
+)
 @click.option(
     "--log-every", type=click.IntRange(1), default=1, metavar="N", help="Log every N iterations, and those with a measurement."
 )
@@ -102,24 +107,28 @@ from pydarknet.training.validation import Validation
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("--verbose", is_flag=True, help="Say who shares out the work: one thread, threads or processes.")
 @click.option(
-    "--valid", "valid_file", type=PATH, help="Text to measure the training by; the best weights are kept as BASE_best.weights."
+    "--valid",
+    "valid_file",
+    type=PATH,
+    help="Held-out text to measure the loss on; the best weights are kept as BASE_best.weights.",
 )
 @click.option(
     "--valid-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Hold this last part of TEXT out, to measure the training by.",
+    help="Hold out this fraction of TEXT, from its end, to measure the loss on.",
 )
 @click.option(
     "--valid-parts",
     type=click.IntRange(1),
     metavar="N",
-    help="Cut TEXT into N stretches and hold the last part of each out, so that no chapter is left out whole.",
+    help="Cut TEXT into N stretches and hold out that fraction of each, so that no chapter is left out whole.",
 )
 @click.option(
     "--valid-every",
     type=click.IntRange(1),
     metavar="N",
-    help="Measure every N iterations (default: 100, or as many more as keep it to a tenth of the time).",
+    help="Measure every N iterations (default: 100, or more to keep it to a tenth of the time; without CFG 20, or "
+    "more to keep it to 3 %).",
 )
 @click.option(
     "--plateau", type=click.IntRange(1), metavar="N", help="Halve the rate after every N measurements without a new best."
@@ -183,9 +192,9 @@ def train(
     """Train a network on the text of one or more files or folders.
 
     Without CFG, a network is chosen that suits the text, this machine and the --minutes; it is written beside the weights,
-    and small parts of the text are held out to measure it. A path behind CFG named *.weights or *.backup is the weights file to
-    start from, one named *.checkpoint a run to go on with. The weights go to the folder `backup` under Darknet's names, with a
-    checkpoint beside them; files of an earlier run are kept under another name. Ctrl-C saves and stops; the same command with
+    and small parts of the text are held out to measure it. A path after CFG named *.weights or *.backup is the weights file to
+    start from; one named *.checkpoint is a run to continue. The weights go to the folder `backup` under Darknet's names, with a
+    checkpoint beside them; files of an earlier run are renamed, not replaced. Ctrl-C saves and stops; the same command with
     --resume goes on.
 
     Example: pydarknet train novel.txt --minutes 10
@@ -199,7 +208,7 @@ def train(
         cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience
     )
     if sum(map(bool, (processes, device, mpi))) > 1:
-        raise click.UsageError("--processes, --device and --mpi: give one of them")
+        raise click.UsageError("--processes, --device and --mpi cannot be combined: give only one of them")
     if mpi and cfg is None:
         raise click.UsageError("--mpi needs a CFG, the same for all ranks: `pydarknet new` makes one for a text")
 
@@ -331,7 +340,7 @@ def _check_usage(
 ):
     """What does not go together: it would have no effect, and nobody should find that out later."""
     if cfg is None and start:
-        raise click.UsageError(f"the cfg that {show(start)} was trained with must stand before it: pydarknet train CFG ...")
+        raise click.UsageError(f"give the cfg that {show(start)} was trained with before it: pydarknet train CFG ...")
     if minutes and (cfg or resume):
         raise click.UsageError("--minutes chooses a network: with a CFG or --resume, --max-batches N says how long to train")
     if resume and start:
@@ -339,7 +348,7 @@ def _check_usage(
     if (resume or (start and _is_checkpoint(start))) and (clear or dialect):
         raise click.UsageError("-clear and --dialect are for weights: a checkpoint goes on as it was")
     if valid_file and valid_fraction:
-        raise click.UsageError("--valid and --valid-fraction: give one of them")
+        raise click.UsageError("--valid and --valid-fraction cannot be combined: give only one of them")
     if valid_parts and not valid_fraction:
         raise click.UsageError("--valid-parts needs --valid-fraction")
     if cfg and not (valid_file or valid_fraction) and (valid_every or plateau or patience):

@@ -43,13 +43,13 @@ FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perple
 UTF8_FIGURES = "utf8_characters", "bits_per_utf8_character", "nats_per_utf8_character"
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object instead; a number beyond all bounds is null."
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead; a figure that is not finite is null."
 )
 every_option = click.option(
     "--every",
     type=click.IntRange(1),
     metavar="N",
-    help="Print the line of the text so far after every N characters; Darknet does after each.",
+    help="Print the figures so far every N characters; Darknet prints them after each one.",
 )
 
 
@@ -73,13 +73,14 @@ every_option = click.option(
     default=1,
     show_default=True,
     metavar="N",
-    help="Cut the text into N pieces and read them side by side: much faster, but behind a cut nothing is known.",
+    help="Cut the text into N pieces and read them side by side: much faster, but after a cut the network knows nothing of "
+    "what came before.",
 )
 @click.option(
     "--adapt",
     type=click.FloatRange(0, min_open=True),
     metavar="RATE",
-    help="Go on learning at this rate from each piece of the text once it has been scored; .5 suits most. "
+    help="Go on learning at this rate from each piece of the text once it has been scored; try .1 for a GRU, .5 for an LSTM. "
     "The weights file stays as it is.",
 )
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol; each counts as a word.")
@@ -88,9 +89,9 @@ def valid(cfg, weights, texts, seed, as_json, characters_file, every, streams, a
     """Measure how well the network of CFG and WEIGHTS predicts a text.
 
     TEXT is one or more files or folders, joined; without it, standard input is read. Prints the bits per character (BPC),
-    the perplexity and the word perplexity, as Darknet does: of every character but the first, given the
-    seed and all that stands before it. To Darknet a byte is a character. Of a text in UTF-8 that has longer ones, a
-    second line gives the bits per character and per byte.
+    the perplexity and the word perplexity, as Darknet does, over every character but the first, each given the seed and all
+    that comes before it. To Darknet a byte is a character; for UTF-8 text with longer characters a second line gives the bits
+    per character and per byte.
 
     Example: pydarknet valid cfg/rnn.cfg backup/rnn_final.weights text.txt
     """

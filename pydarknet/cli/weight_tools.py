@@ -31,7 +31,7 @@ def average(cfg, out, weights, dialect):
     """Write the mean of several weights files of one CFG to OUT.
 
     Every number is averaged, those of batch norm also; the count of samples is the first file's.
-    A file that is there at OUT is replaced.
+    An existing OUT is replaced.
 
     Example: pydarknet average cfg/rnn.cfg mean.weights backup/rnn_1000.weights backup/rnn_2000.weights
     """
@@ -50,8 +50,8 @@ def average(cfg, out, weights, dialect):
 def convert(cfg, weights, out, target, dialect):
     """Write the weights to OUT in the order of Darknet's other fork.
 
-    Warns where the forks compute something else with the same weights. There and back gives the
-    same file. --dialect is that of WEIGHTS. A file that is there at OUT is replaced.
+    Warns where the forks compute different results with the same weights. Converting there and back
+    gives the same file. --dialect is that of WEIGHTS. An existing OUT is replaced.
 
     Example: pydarknet convert cfg/lstm.train.cfg old.weights new.weights --to alexeyab
     """
@@ -72,7 +72,7 @@ def denormalize(cfg, weights, out, cfg_out, dialect):
     """Fold batch norm into the weights and write them to OUT; the network computes the same.
 
     OUT is for CFG with batch_normalize=0 in every section, which --cfg-out writes. A [batchnorm]
-    section stays. What is there at OUT, or at FILE of --cfg-out, is replaced.
+    section stays. Existing files at OUT and --cfg-out are replaced.
 
     Example: pydarknet denormalize cfg/bn.cfg bn.weights plain.weights --cfg-out cfg/plain.cfg
     """
@@ -94,7 +94,7 @@ def partial(cfg, weights, out, count, dialect):
     """Write the weights of the first N layers to OUT, to begin another network with.
 
     Layers without weights count too, as in Darknet. The count of samples becomes 0. The other
-    network's cfg says dontload=1 in each section behind those N.
+    network's cfg must have dontload=1 in every section after those N.
 
     Example: pydarknet partial cfg/rnn.cfg backup/rnn_final.weights first.weights 1
     """

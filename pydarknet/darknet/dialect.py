@@ -1,9 +1,9 @@
 """The two dialects of Darknet, kept in one place.
 
 ``pjreddie`` is pjreddie/darknet, the default and what we write; ``alexeyab`` is AlexeyAB/darknet and
-hank-ai's continuation. The dialect decides four things and nothing else: the order of a layer's
-matrices in a weights file, the epsilon of batch norm at inference, the candidate of a GRU, and the
-default state size of an ``[rnn]``.
+hank-ai's continuation. The dialect decides the order of a layer's matrices in a weights file, whether that
+holds the biases of a ``[batchnorm]``, the epsilon of batch norm at inference, the candidate of a GRU, and of an
+``[rnn]`` the default state size and whether ``logistic`` means anything.
 """
 
 from enum import Enum

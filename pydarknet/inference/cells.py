@@ -1,6 +1,6 @@
 """What single cells of a recurrent layer follow in a text: quotes, brackets, indentation, the place in the line.
 
-A cell's value is tanh(c) of an LSTM, h of a GRU or RNN, behind each character; how well it follows a feature of
+A cell's value is tanh(c) of an LSTM, h of a GRU or RNN, after each character; how well it follows a feature of
 the text is Pearson's r between the two. Letters: N characters of the text, H cells.
 """
 
@@ -21,7 +21,7 @@ BRACKETS = dict(zip("([{", ")]}"))
 
 @dataclass(frozen=True)
 class Cells:
-    """A layer read over a text of N characters; a character of several bytes counts as it stands behind the last.
+    """A layer read over a text of N characters; a character of several bytes counts as it stands after the last.
 
     ``characters`` are N strings; ``values`` (N, H), each -``scale``..``scale``; ``gates`` {letter: (N, H) uint8, 255 for 1};
     ``next_symbols`` and ``next_probabilities`` (N, 5) the likeliest symbols to follow; ``shares`` {letter: (2, H)}, the

@@ -1,6 +1,6 @@
 """A text that is written together with a network: what stands so far, how it could go on, and the way back.
 
-The network's states behind each piece are kept, so that going on, and taking a piece back, read nothing again.
+The network's states after each piece are kept, so that going on, and taking a piece back, read nothing again.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BEGINNING = "\n\n"  # what the network reads before the text
 
 @dataclass(frozen=True)
 class _Stand:
-    """``text`` so far, and the network's ``states`` behind all but its last character."""
+    """``text`` so far, and the network's ``states`` after all but its last character."""
 
     text: str
     states: list
@@ -82,7 +82,7 @@ class Composition:
             raise InputError(f"the network has {inputs} symbols, and none for {_shown(bad[0])}")
 
     def _read(self, states, text):
-        """The states, one dict a layer, behind ``text`` that is read from ``states`` on ([]: empty ones)."""
+        """The states, one dict a layer, after ``text`` that is read from ``states`` on ([]: empty ones)."""
         symbols = text.encode()
         with self.network.side_state(), np.errstate(over="ignore", invalid="ignore"):
             for layer, state in zip(self.network.layers, states):

@@ -23,7 +23,7 @@ NEVER = 2.0  # as the least probability of a symbol: it isn't written, however l
 DEFAULT_SEED = b"\n\n"
 DEFAULT_TEMPERATURE = 0.7
 COLD = 0.5  # below this temperature what the mask of UTF-8 leaves may be 0 in float32, if a forbidden byte is likelier
-LITTLE = 0.1  # of p left by the mask of UTF-8: it is renormalised before the cut-off then, not only behind it
+LITTLE = 0.1  # of p left by the mask of UTF-8: it is renormalised before the cut-off then, not only after it
 WINDOW = 64  # symbols that count as a repetition
 OVERFLOW = (
     "the network's output is not a finite number: its weights overflow, as after a training that "
@@ -73,7 +73,7 @@ class Sampling:
 
     @property
     def cold(self):
-        """Whether the temperature is applied here, behind the mask, and not by the softmax."""
+        """Whether the temperature is applied here, after the mask, and not by the softmax."""
         return self.utf8 and 0 < self.temperature < COLD
 
     @property
@@ -308,7 +308,7 @@ def generate_text(network, seed="", length=1000, srand=None, **controls):
 def generate_tactic(network, prompt, length=1000, temperature=DEFAULT_TEMPERATURE, random=None):
     """Yield the symbols that go on from ``prompt``, up to ``length``, as far as the end of the tactic.
 
-    That is a newline behind a full stop; it is not yielded. Parameters and errors are those of
+    That is a newline after a full stop; it is not yielded. Parameters and errors are those of
     :func:`generate`, and InputError for an empty prompt. Source: ``test_tactic_rnn``.
     """
     if not len(prompt):

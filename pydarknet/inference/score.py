@@ -106,7 +106,7 @@ class Tally:
         return Score(self.characters, self.words, self.nats, self.utf8_characters)
 
     def add(self, before, after, nats):
-        """Count the characters ``after`` (n,), which stand behind ``before`` (n,) and cost ``nats`` (n,).
+        """Count the characters ``after`` (n,), which follow ``before`` (n,) and cost ``nats`` (n,).
 
         Returns the running characters, words and nats after each of those that count, three arrays.
         """
@@ -125,7 +125,7 @@ class Tally:
 class TacticTally(Tally):
     """The running score of the tactics in a text of proofs: Darknet's ``validtactic``.
 
-    A tactic begins behind ``>>`` and ends before the newline that follows a full stop; only what
+    A tactic begins after ``>>`` and ends before the newline that follows a full stop; only what
     stands between counts, and each tactic is a word.
     """
 
@@ -136,13 +136,13 @@ class TacticTally(Tally):
     @property
     def score(self):
         if not self.characters:
-            raise TextError("there is nothing to score: the text holds no tactic, which begins behind >>")
+            raise TextError("there is nothing to score: the text holds no tactic, which begins after >>")
         return super().score
 
     def add(self, before, after, nats):
         ends = (before == ord(".")) & (after == ord("\n"))
         starts = (before == ord(">")) & (after == ord(">"))
-        # Whether a tactic is going on behind each pair is what the last start or end said.
+        # Whether a tactic is going on after each pair is what the last start or end said.
         last = np.maximum.accumulate(np.where(starts | ends, np.arange(len(nats)), -1))
         inside = np.where(last >= 0, starts[last], self._inside)
         inside_before = np.concatenate([[self._inside], inside[:-1]])
@@ -225,7 +225,7 @@ def blocks_of_file(file):
 def blocks_of_corpus(corpus, vocabulary, streams=1):
     """Yield (before, after, counted) of a :class:`~pydarknet.text.corpus.Corpus`, cut into ``streams`` equal pieces.
 
-    The pieces are read side by side, (T, B), many times faster than one after the other; but behind
+    The pieces are read side by side, (T, B), many times faster than one after the other; but after
     each cut the network does not know what stood before it. Raises TextError for a symbol that is
     not below ``vocabulary``, InputError for more streams than there are characters to score.
     """

@@ -8,7 +8,8 @@ from pydarknet.system.threads import ALONE
 
 
 class ActivationLayer(Layer):
-    """y = activation(x), by its Darknet name."""
+    """y = activation(x), input and output (T, B, D). ``inputs`` D; ``activation`` is its Darknet name. Raises KeyError for an
+    unknown one."""
 
     type = "activation"
 

@@ -75,7 +75,8 @@ class Activation:
     def backward(self, dy: ndarray, y: ndarray, x: ndarray | None = None, out: ndarray | None = None) -> ndarray:
         """Return dx = dy f'(x), written into `out`, which may be dy itself.
 
-        y is what forward returned; x is what it was given, and is looked at only if ``needs_input``.
+        y is what forward returned; x is what it was given, and is looked at only if ``needs_input``. Raises TypeError if it
+        is missing then.
         """
         if self.needs_input and x is None:
             raise TypeError(f"the derivative of {self.name} needs the input x")

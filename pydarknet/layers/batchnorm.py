@@ -62,7 +62,8 @@ class BatchNorm:
         return self.scales.value / d
 
     def fold(self, weights, biases, dialect, rows=slice(None)):
-        """Weights and biases that at inference do what ``weights``, this norm and ``biases`` do, for the features ``rows``."""
+        """Weights (H, D) and biases (H,) that at inference do what ``weights``, this norm and ``biases`` do, for the H features
+        ``rows``."""
         scale = self.inference_scale(dialect)[rows]
         return weights * scale[:, None], biases - scale * self.rolling_mean.value[rows]
 
@@ -129,7 +130,7 @@ class BatchNormTape:
 
 
 class BatchNormLayer(Layer):
-    """Darknet's ``[batchnorm]``: y = scale ẑ + b of each feature, normalised over all N rows of the call.
+    """Darknet's ``[batchnorm]``, y = scale ẑ + b, (T, B, D): each feature is normalised over all N = T * B rows of the call.
 
     pjreddie's file has no room for the biases, and pjreddie's programs leave them at zero; so they
     are trained in AlexeyAB's dialect alone: in pjreddie's, a saved network would differ from the trained one.

@@ -11,7 +11,7 @@ from pydarknet.system.threads import ALONE
 
 
 class Dropout(Layer):
-    """While training, y = x * m with m = 0 with probability p, else 1 / (1 - p); otherwise y = x.
+    """While training, y = x * m, all (T, B, D), with m = 0 with probability p, else 1 / (1 - p); otherwise y = x.
 
     ``probability`` p is Darknet's key of that name; ``random`` is the numpy Generator that draws m.
     Before the first layer it drops whole symbols: of a one-hot row, only the one can be dropped.

@@ -9,12 +9,11 @@ memory, and element (t, b) stands at row t*B + b of the matrix (N, features), wh
 A product with a weight matrix U (H, D) is ``x @ U.T``, which the equations write U x. The first
 layer's input is a :class:`OneHot`: integer symbols (T, B) that stand for rows of zeros with a single one.
 
-The contract. A layer owns four separate things:
+The contract. A layer owns three separate things, and no optimizer and no file:
 
 * ``parameters`` (:class:`~pydarknet.optim.parameters.Parameter`: value and gradient) and ``statistics``;
 * its recurrent state, per stream, carried from one call to the next (:meth:`Layer.state`);
-* the tape that ``forward`` fills and ``backward`` consumes, made once per shape (T, B);
-* nothing else: no optimizer, no file.
+* the tape that ``forward`` fills and ``backward`` consumes, made once per shape (T, B).
 
 ``forward(x, train)`` returns the output; ``backward(dy)`` adds d(loss)/d(parameter) to the gradients
 and returns d(loss)/d(input). Outputs are views into the tape, valid until the next ``forward``.
@@ -173,7 +172,8 @@ class Layer:
         return self._state
 
     def reset_state(self, stream=None):
-        """Forget: set the state of one stream, or of all, to zero."""
+        """Forget: set the state of ``stream``, an index or an array of them, or of all, to zero. Raises IndexError beyond the B
+        streams of the last call."""
         for array in self._state.values():
             array[slice(None) if stream is None else stream] = 0
 

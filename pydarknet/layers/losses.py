@@ -1,4 +1,4 @@
-"""The end of a network: a softmax with its cross-entropy, and Darknet's ``[cost]`` behind it. They are no layers.
+"""The end of a network: a softmax with its cross-entropy, and Darknet's ``[cost]`` after it. They are no layers.
 
 Source: Darknet's ``src/softmax_layer.c``, ``src/cost_layer.c`` and ``softmax``,
 ``softmax_x_ent_cpu`` in ``src/blas.c``.
@@ -14,7 +14,7 @@ class SoftmaxLoss:
 
     L is in nats, summed over the N rows. ``temperature`` τ is Darknet's key of that name; while training, too, the gradient
     is that of L, (p - onehot(y)) / τ, where Darknet leaves the division out. ``scale`` multiplies the gradient, not the
-    loss that is returned: a ``[cost]`` behind the softmax adds (truth - output) to Darknet's delta again.
+    loss that is returned: a ``[cost]`` after the softmax adds (truth - output) to Darknet's delta again.
     """
 
     def __init__(self, inputs, temperature=1.0, scale=1.0, dtype=np.float32):
@@ -66,7 +66,7 @@ def softmax(x, temperature=1.0, out=None):
 
 
 def read_loss(softmax_section, cost_section, inputs, dtype):
-    """The loss of a ``[softmax]`` section and the ``[cost]`` section behind it, None if there is none. Raises CfgError."""
+    """The loss of a ``[softmax]`` section and the ``[cost]`` section after it, None if there is none. Raises CfgError."""
     section = softmax_section
     if section.integer("groups", 1) != 1:
         raise section.error("groups of symbols have no meaning for one true symbol at a time; remove the line", "groups")

@@ -57,7 +57,7 @@ class Context:
 
 
 def split(cfg):
-    """The sections of the layers, that of the softmax that ends the network, and that of the cost behind it or None.
+    """The sections of the layers, that of the softmax that ends the network, and that of the cost after it or None.
 
     Gives each section its canonical type. Raises CfgError for a section that is no layer of pydarknet, and when the
     network ends otherwise.
@@ -114,7 +114,7 @@ def build_layers(sections, context):
 
 
 def build_loss(softmax, cost, outputs, inputs, dtype):
-    """The loss of the sections ``softmax`` and ``cost`` (or None) behind a last layer of ``outputs``. Raises CfgError."""
+    """The loss of the sections ``softmax`` and ``cost`` (or None) after a last layer of ``outputs``. Raises CfgError."""
     if outputs != inputs:
         raise softmax.error(f"{outputs} outputs come in, but the network has inputs={inputs}: "
                             f"the layer before needs output={inputs}")

@@ -180,7 +180,9 @@ def _steps_and_scales(net: Section) -> tuple[tuple[int, ...], tuple[float, ...]]
             f"the list of steps has {len(steps)}, the list of scales {len(scales)}: give each step its scale", "scales"
         )
     if steps != sorted(steps):
-        net.warn("steps are not in ascending order: as in Darknet, those behind the first that lies ahead wait for it", "steps")
+        net.warn(
+            "steps are not in ascending order: as in Darknet, those after the first that is still to come wait for it", "steps"
+        )
     if min(steps) < 0 or min(scales) < 0:
         key = "steps" if min(steps) < 0 else "scales"
         raise net.error(f"{key} holds a number below 0: a batch number or a factor of the rate is at least 0", key)

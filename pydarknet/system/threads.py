@@ -6,7 +6,7 @@ wait for each other. The threads of a :class:`Team` share out whole steps instea
 layer, and wait for each other once a step, asleep. While they run, the library is held to one thread.
 
 Source: OpenBLAS's ``openblas_get_num_threads`` and ``openblas_set_num_threads``; NumPy's packages put
-``scipy_`` before and ``64_`` behind the names.
+``scipy_`` before and ``64_`` after the names.
 """
 
 import ctypes

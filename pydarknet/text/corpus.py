@@ -42,7 +42,7 @@ class Corpus:
 
         A folder is walked through all its subfolders, in each the files first, then the folders,
         sorted by name. In a folder, names that begin with a dot, links to folders and whatever is
-        not a regular file are passed over. Empty files are skipped, and a file that can be
+        not a regular file are skipped. Empty files are skipped, and a file that can be
         reached twice (through a link, say) is read once, where it comes first.
 
         With ``tokenized`` the files hold whole numbers between blanks, which are kept in memory at 4

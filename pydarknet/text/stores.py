@@ -239,10 +239,10 @@ def _find_files(paths, tokenized):
             files.append(os.fspath(name))
             kinds.append(kind)
         if in_folder and len(files) == texts and not any(status.st_size for _, status in found):
-            raise TextError(f"{show(path)}: there is no text in this folder (hidden and empty files are passed over)")
+            raise TextError(f"{show(path)}: there is no text in this folder (hidden and empty files are skipped)")
     if ours:
         more = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
-        warnings.warn(f"{show(ours[0])}{more}: passed over, since pydarknet wrote it and it is no text", stacklevel=5)
+        warnings.warn(f"{show(ours[0])}{more}: skipped, since pydarknet wrote it and it is no text", stacklevel=5)
     return files, kinds
 
 
@@ -256,7 +256,7 @@ def _check_kind(path, kind, tokenized):
     if kind is None or kind.opener or (kind is TOKENS and tokenized):
         return
     if kind is WEIGHTS:
-        raise TextError(f"{show(path)}: is {kind.name}, not a text: it belongs before the texts, or behind --weights")
+        raise TextError(f"{show(path)}: is {kind.name}, not a text: it belongs before the texts, or after --weights")
     if kind is CHECKPOINT:
         raise TextError(f"{show(path)}: is {kind.name}, not a text: it belongs before the texts, or use --resume")
     if kind is TOKENS:

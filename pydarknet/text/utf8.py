@@ -13,7 +13,7 @@ from pydarknet.errors import InputError
 AT_ONCE = 1 << 20  # bytes
 
 START, ONE, TWO, THREE, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4 = range(8)  # START: between two characters
-_RULES = {  # state: (first byte, last byte, the state behind them)
+_RULES = {  # state: (first byte, last byte, the state after them)
     START: (
         (0x00, 0x7F, START),
         (0xC2, 0xDF, ONE),
@@ -33,7 +33,7 @@ _RULES = {  # state: (first byte, last byte, the state behind them)
     AFTER_F0: ((0x90, 0xBF, TWO),),
     AFTER_F4: ((0x80, 0x8F, TWO),),  # above, Unicode ends
 }
-# [state][byte]: the state behind the byte, None where it may not stand
+# [state][byte]: the state after the byte, None where it may not stand
 FOLLOWING: list[list[int | None]] = [[None] * 256 for _ in _RULES]
 for _state, _rules in _RULES.items():
     for _first, _last, _next in _rules:
@@ -42,7 +42,7 @@ ALLOWED = np.array([[following is not None for following in row] for row in FOLL
 
 
 def state_behind(data):
-    """The state behind the bytes ``data``, whose last character may be unfinished. Raises InputError if they are no UTF-8."""
+    """The state after the bytes ``data``, whose last character may be unfinished. Raises InputError if they are no UTF-8."""
     state = START
     for position, byte in enumerate(data):
         state = FOLLOWING[state][byte]

@@ -31,7 +31,7 @@ def base_name(cfg_path):
 
 
 def newest_checkpoint(folder, base, warn):
-    """The newest good checkpoint of ``base`` in ``folder``; ``warn`` hears of one that is passed over.
+    """The newest good checkpoint of ``base`` in ``folder``; ``warn`` hears of one that is skipped.
 
     Raises CheckpointError if there is none.
     """
@@ -67,7 +67,8 @@ class Backups:
     :meth:`begin` puts a cfg of that text beside the weights, as ``BASE.cfg``: for a network that is not that of a file.
 
     Raises TrainingError when another run is using the folder for the same BASE, or when what the run is going to write
-    could not be written: before the training, not after it.
+    could not be written: before the training, not after it; CheckpointError when a checkpoint that a killed run left cannot be
+    renamed.
     """
 
     def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None):
@@ -132,7 +133,7 @@ class Backups:
         """Write ``BASE.backup`` and the checkpoint; return the backup's path.
 
         Raises WeightsError or CheckpointError if one of them fails, when the other has been written; TrainingError if the
-        numbers are no longer finite. The files of before are whole then.
+        numbers are no longer finite, or a file of an earlier run cannot be renamed. The files of before are whole then.
         """
         return self._save_with_checkpoint(self.backup)
 
@@ -197,7 +198,7 @@ class Backups:
         return names
 
     def planned(self):
-        """Every file that this run may write."""
+        """Every file that this run may write or replace; of BASE_ITERATION.weights only those that exist."""
         best = [self.best] if self.trainer.validation else []
         numbered = re.compile(rf"{re.escape(self.base)}_([1-9]\d{{0,9}})\.weights")
         present = [

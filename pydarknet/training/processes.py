@@ -34,7 +34,7 @@ def stream_processes(network, count):
 
     They start with the first call and end with the context. Load weights before that. Where no processes can be had, this one
     does all, with a warning. Raises InputError when this network can't be trained so, and the function TrainingError when a
-    process ends.
+    process ends or fails.
     """
     if count == 1:
         yield network.train_call

@@ -19,7 +19,7 @@ from pydarknet.system.files import show
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.processes import stream_processes
 from pydarknet.training.trainer import Trainer
-from pydarknet.training.validation import SHARE_OF_TIME
+from pydarknet.training.validation import FORWARD
 
 MINUTES = 5.0  # that a run takes unless it is told otherwise
 SIZES = 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024
@@ -34,9 +34,9 @@ LARGEST = 1.0  # units of a layer, by the square root of the text's length
 HELD_OUT = 20_000, 100_000  # characters, of a short and of a long text: enough to know its loss to about .02 and .01 nats
 HELD_OUT_PARTS, SHORTEST_PART = 5, 1000  # how many places they come from, and characters of each
 MEASURING = 0.03  # the share of the time that goes into measuring by the held-out part, at most
-TRYING, TIMING = 0.004, 0.03  # that goes into trying a size, and into timing the one that is chosen
-OTHERS = 0.04  # that goes into samples, checkpoints, and measurements that only one process makes
-LONGEST = 3.0, 20.0  # seconds of each
+TRYING, TIMING = 0.004, 0.03  # the shares that go into trying a size, and into timing the one that is chosen
+OTHERS = 0.04  # the share that goes into samples, checkpoints, and measurements that only one process makes
+LONGEST = 3.0, 20.0  # seconds, at most, of trying and of timing
 SCAN_AT_ONCE = 1 << 20  # symbols
 
 
@@ -214,10 +214,11 @@ def _why(corpus, held_out, recipe, best, tried):
     smaller = [size for size in tried if size < best.output]
     larger = [size for size in tried if size > best.output]
     passes = best.characters / len(corpus)
-    others = [f"{size} holds less" for size in smaller[-1:]] + [f"{size} sees less" for size in larger[:1]]
+    others = [f"{size} too small" for size in smaller[-1:]] + [f"{size} too slow" for size in larger[:1]]
     return (
         f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
-        f"a GRU of {best.output} ({best.speed:,.0f} characters/s)" + (f": {', '.join(others)}" if others else ""),
+        f"a GRU of {best.output} ({best.speed:,.0f} characters/s)"
+        + (f": {', '.join(others).replace(' too', ' is too', 1)}" if others else ""),
         f"{passes:{',.0f' if passes >= 10 else '.2g'}} passes in {recipe.max_batches:,} iterations, "
         f"rate {recipe.learning_rate:.2g}, dropout {recipe.weight_dropout:.2g} and {recipe.output_dropout:.2g}",
     )
@@ -284,11 +285,14 @@ def held_out_of(length: int) -> tuple[float, int]:
 
 def measurements_every(held_out: int, streams: int, time_steps: int) -> int:
     """The interval of measurements, in iterations, that keeps them to :data:`MEASURING` of the time."""
-    return max(20, math.ceil(held_out * SHARE_OF_TIME / (streams * time_steps * MEASURING)))
+    return max(20, math.ceil(held_out * FORWARD / (streams * time_steps * MEASURING)))
 
 
 def vocabulary(corpus: Corpus) -> int:
-    """The symbols that a network of this text needs: of bytes 128 if all are ASCII, else 256; of tokens the largest and one."""
+    """The number of symbols that a network of this text needs.
+
+    Of bytes 128 if all are ASCII, else 256; of tokens the largest number plus one.
+    """
     if corpus.max_symbol != 255:
         return corpus.max_symbol + 1
     for start in range(0, len(corpus), SCAN_AT_ONCE):

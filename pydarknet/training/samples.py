@@ -14,9 +14,9 @@ WITHOUT_MEASUREMENTS = 20, 100  # samples in a run that measures nothing, and th
 
 
 class Samples:
-    """Texts of ``network``, each of ``length`` characters, behind the iterations that :meth:`after` is called with.
+    """Texts of ``network``, each of ``length`` characters, after the iterations that :meth:`after` is called with.
 
-    With ``every`` one is written behind every so many iterations. Without, behind each measurement (or twenty times in
+    With ``every`` one is written after every so many iterations. Without, after each measurement (or twenty times in
     ``max_batches``, where there are none), as long as all of them together take a hundredth of the time, and at the end. The
     text depends on the weights and the iteration alone.
     """
@@ -28,7 +28,7 @@ class Samples:
         self._begun, self._spent = time.perf_counter(), 0.0
 
     def after(self, step, measured):
-        """The text behind ``step`` (:class:`~pydarknet.training.trainer.Step`) if one is due, else None.
+        """The text after ``step`` (:class:`~pydarknet.training.trainer.Step`) if one is due, else None.
 
         ``measured`` says whether the run measures by a held-out text. A network that cannot write, for its numbers overflow,
         gives None: the training will say so.

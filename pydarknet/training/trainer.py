@@ -74,8 +74,8 @@ class Trainer:
     gives true, a measurement of the held-out text is given up: :meth:`run` ends then, and its iteration is yielded when the
     run goes on, also from a checkpoint, with the measurement.
 
-    Raises TrainingError when the cfg says to do no iterations or when the memory does not suffice,
-    TextError for a symbol that the network has no input for.
+    Raises InputError for a ``corpus`` that is neither; TrainingError when max_batches is 0 or the memory does not suffice;
+    TextError for a path that is no usable text, or a symbol that the network has no input for.
     """
 
     def __init__(
@@ -242,7 +242,8 @@ class Trainer:
                 self.train_call = None
 
     def step(self) -> Step:
-        """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite.
+        """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite, or if
+        a device or a process that computes gradients fails; TextError if a file of the text has become shorter.
 
         Raises :class:`~pydarknet.training.validation.Interrupted` if its measurement was given up; the next call makes that.
         """

@@ -1,8 +1,9 @@
 """Validation while training: the loss on a text that is never trained on, the best so far, and what follows from it.
 
-A measurement is a forward pass over the whole held-out text, in parallel streams that each begin
-with an empty state. It reads the network and leaves no trace: training goes the same way, bit for
-bit, with it and without it, until ``plateau`` or ``patience`` act on what was measured.
+A measurement is a forward pass over the held-out text, in up to 64 parallel streams of equal length that each begin with
+an empty state; what is left over at its end, fewer than 64 symbols, is not measured. It reads the network and leaves no
+trace: training goes the same way, bit for bit, with it and without it, until ``plateau`` or ``patience`` act on what was
+measured.
 """
 
 import math
@@ -15,7 +16,7 @@ STREAMS = 64  # at most: enough columns for full speed
 CHARACTERS_OF_A_STREAM = 1000  # at least: each stream's first symbols are guessed without context
 COLUMNS = 4096  # of a call
 PLATEAU_FACTOR = 0.5  # of the learning rate
-SHARE_OF_TIME = 1 / 3  # a forward pass takes about a third of a training step's time
+FORWARD = 1 / 3  # of a training step's time
 
 SEEN = ("best_loss", "best_iteration", "lowest_loss", "since_lowest", "since_cut", "rate_factor")
 
@@ -30,7 +31,8 @@ class Validation:
     By default that is every 100, or as many more as keep the measuring to a tenth of the time. After
     ``plateau`` measurements in a row without a new lowest loss the learning rate is halved, after
     ``patience`` of them training stops. What is known so far: ``best_loss`` (nats a symbol) and
-    ``best_iteration``, of all measurements, and ``rate_factor``, what plateaus have made of the rate.
+    ``best_iteration``, of all measurements, and ``rate_factor``, what plateaus have made of the rate. Raises InputError
+    if ``every``, ``patience`` or ``plateau`` is below 1.
     """
 
     def __init__(self, network, corpus, every=None, patience=None, plateau=None):
@@ -41,7 +43,7 @@ class Validation:
         self.corpus = corpus
         self.patience, self.plateau = patience, plateau
         samples = network.streams * network.time_steps * network.subdivisions
-        self.every = every or max(100, math.ceil(len(corpus) * SHARE_OF_TIME / (samples * 0.1)))
+        self.every = every or max(100, math.ceil(len(corpus) * FORWARD / (samples * 0.1)))
         self.best_loss = self.best_iteration = None
         # Training goes by the regular measurements alone. One more at the end of a run, which a longer
         # run would not have made, counts for the best and for nothing else.

@@ -1,4 +1,4 @@
-"""A page of the cells of a layer over a text: whole in itself, with a script of its own and no requests.
+"""A page of the cells of a layer over a text: self-contained, with a script of its own and no requests.
 
 The numbers are in it as bytes in base64, one cell after the other, and the script draws only the rows that can be seen.
 """

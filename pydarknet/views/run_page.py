@@ -1,4 +1,4 @@
-"""A page of a run: its curves, figures, samples and cfg, whole in itself, without scripts or requests."""
+"""A page of a run: its curves, figures, samples and cfg, self-contained, without scripts or requests."""
 
 from html import escape
 

@@ -2,7 +2,7 @@
 
 A log has one JSON object a line. One with ``iteration`` and ``loss`` is an iteration; one with ``valid_loss`` is, or is also,
 a measurement on the held-out text; one with ``sample`` a text that the network wrote; one with ``cfg`` a header. Whatever else
-stands in them is passed over. Losses are in nats in the log, in bits per character here.
+stands in them is skipped. Losses are in nats in the log, in bits per character here.
 """
 
 import csv
@@ -38,7 +38,7 @@ class Run:
 def read_run(path):
     """The :class:`Run` of the log at ``path``. Raises TextError for a file that is no log, or has no iteration yet.
 
-    A last line without an end is passed over: the run is writing it. Iterations that come twice count as they came last.
+    A last line without an end is skipped: the run is writing it. Iterations that come twice count as they came last.
     """
     try:
         with open(path, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""A page of a scored text: whole in itself, without scripts or requests."""
+"""A page of a scored text: self-contained, without scripts or requests."""
 
 from bisect import bisect_right
 from html import escape

@@ -39,7 +39,7 @@ def test_a_text_is_written_in_turn_and_saved(here):
 def test_nothing_is_overwritten_but_its_own(here):
     (here / "mine.txt").write_text("mine")
     result = compose("a", "/save mine.txt", "/save own.txt", "b", "/save own.txt", "/quit")
-    assert "mine.txt: is there already: save under another name" in result.err
+    assert "mine.txt: already exists: save under another name" in result.err
     assert (here / "mine.txt").read_text() == "mine" and (here / "own.txt").read_text() == "ab"
 
 

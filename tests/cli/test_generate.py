@@ -246,7 +246,7 @@ def test_controls_are_the_librarys_and_change_the_text(tmp_path):
         (["--min-p", "1.5"], 2, "Invalid value for '--min-p'"),
         (["--repetition-penalty", "0"], 2, "Invalid value for '--repetition-penalty'"),
         (["--repetition-penalty", "inf"], 1, "repetition_penalty is inf; it must be above 0"),
-        (["-seed", "a", "--seed-file", "b"], 2, "give one of them"),
+        (["-seed", "a", "--seed-file", "b"], 2, "give only one of them"),
         (["--json", "--bytes"], 2, "can't go with --bytes"),
         (["--until", ""], 2, "isn't empty"),
         (["--seed-file", "none.txt"], 1, "none.txt: cannot read this text"),
@@ -367,7 +367,7 @@ def test_without_a_vocabulary_tokens_are_numbers(tokens):
 @pytest.mark.parametrize("seed", ["CHAPTER", "12 x", "1.5"])
 def test_a_seed_that_is_no_token_number(tokens, seed):
     result = run("generate", *tokens[:2], "-seed", seed)
-    assert (result.code, result.out) == (1, b"") and "token numbers, such as -seed '12 7'" in result.err
+    assert (result.code, result.out) == (1, b"") and "token numbers as its seed, such as -seed '12 7'" in result.err
 
 
 def test_a_seed_beyond_the_vocabulary(tokens):

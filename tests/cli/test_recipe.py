@@ -104,7 +104,7 @@ def test_new_writes_a_cfg_and_nothing_else(here):
     assert {path.name for path in here.iterdir()} == {"my.cfg", "novel.txt"}
     assert load_network("my.cfg").layers[0].outputs == 5
     refused = run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1")
-    assert refused.code == 1 and "my.cfg: is there already" in refused.err
+    assert refused.code == 1 and "my.cfg: already exists" in refused.err
     assert run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", "--overwrite").code == 0
 
 
@@ -139,7 +139,7 @@ def test_settings_and_name_with_a_cfg(here):
         (("train",), 2, "Missing argument 'TEXT'"),
         (("train", "none.txt"), 1, "none.txt: cannot read this text: No such file or directory"),
         (("train", "none.cfg"), 2, "Missing argument 'TEXT'"),
-        (("train", "x.weights", "novel.txt"), 2, "the cfg that x.weights was trained with must stand before it"),
+        (("train", "x.weights", "novel.txt"), 2, "give the cfg that x.weights was trained with before it"),
         (("train", "tiny.cfg", "novel.txt", "--minutes", "3"), 2, "--max-batches N says how long to train"),
         (("train", "novel.txt", "--resume"), 1, "backup/novel.checkpoint: there is no checkpoint to go on from"),
         (("train", "short.txt"), 1, "short.txt: byte 0: 45 symbols are too few to choose a network by"),

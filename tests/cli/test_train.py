@@ -191,7 +191,7 @@ def test_several_texts_and_folders_and_tokens(here):
         (("text.bin", "--resume", "--dialect", "alexeyab"), "a checkpoint goes on as it was"),
         (("x.checkpoint", "text.bin", "-clear"), "a checkpoint goes on as it was"),
         (("text.bin", "--patience", 3), "need --valid or --valid-fraction"),
-        (("text.bin", "--valid", "text.bin", "--valid-fraction", 0.1), "give one of them"),
+        (("text.bin", "--valid", "text.bin", "--valid-fraction", 0.1), "give only one of them"),
         (("text.bin", "--valid-fraction", 1), "--valid-fraction"),
         (("text.bin", "--valid", "text.bin", "--valid-parts", 2), "--valid-parts needs --valid-fraction"),
         (("text.bin", "--save-every", 0), "--save-every"),

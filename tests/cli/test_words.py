@@ -121,7 +121,7 @@ def test_darknets_train_passes_over_what_it_does_not_know(trained, words, passed
     line = [*words, *line] if place == "before" else [*line, *words]
     result = run("rnn", "train", *line)
     assert result.code == 0, result
-    warned = re.findall(r"^pydarknet: warning: '(.*)' is passed over: `rnn train`", result.err, re.MULTILINE)
+    warned = re.findall(r"^pydarknet: warning: '(.*)' is ignored: neither", result.err, re.MULTILINE)
     assert warned == passed_over, result.err
     assert b"Saved" in result.out
 
@@ -131,7 +131,7 @@ def test_darknet_reads_two_words(trained):
     expected = done("rnn", "valid", cfg, weights, stdin=b"some text")
     result = run("rnn", "valid", cfg, weights, "more.txt", "-unknown", "-clear", "1", "words", stdin=b"some text")
     assert (result.code, result.out) == (0, expected)
-    assert result.err.count("is passed over") == 4
+    assert result.err.count("is ignored") == 4
     result = run("rnn", "valid", "-unknown", cfg, weights, stdin=b"some text")  # a file isn't the value of -unknown
     assert (result.code, result.out) == (0, expected)
 
@@ -139,7 +139,7 @@ def test_darknet_reads_two_words(trained):
 def test_what_resembles_an_option_is_said(trained):
     cfg, weights, _ = trained
     result = run("rnn", "generate", cfg, weights, "-lenn", "3", "-len", "0")
-    assert result.code == 0 and "'-lenn' is passed over" in result.err and "Did you mean -len" in result.err
+    assert result.code == 0 and "'-lenn' is ignored" in result.err and "Did you mean -len" in result.err
 
 
 def test_a_missing_cfg_is_an_error_still(trained):

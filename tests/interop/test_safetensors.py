@@ -105,12 +105,12 @@ def test_nothing_is_replaced_unasked(tmp_path):
     cfg, weights, _ = make(tmp_path, "lstm")
     (tmp_path / "there.safetensors").write_bytes(b"mine")
     result = run("export", cfg, weights, "there.safetensors")
-    assert result.code == 1 and result.err == "pydarknet: there.safetensors: is there already; --overwrite replaces it\n"
+    assert result.code == 1 and result.err == "pydarknet: there.safetensors: already exists; --overwrite replaces it\n"
     assert (tmp_path / "there.safetensors").read_bytes() == b"mine"
     assert run("export", cfg, weights, "m.safetensors").code == 0
     for words in (("net.cfg", "new.weights"), ("new.cfg", "net.weights")):
         result = run("import", "m.safetensors", *words)
-        assert result.code == 1 and "is there already" in result.err
+        assert result.code == 1 and "already exists" in result.err
     result = run("import", "m.safetensors", "same", "same")
     assert result.code == 1 and "the output is another file of the same command" in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "net.cfg", "net.weights", "there.safetensors"]

@@ -19,7 +19,7 @@ OF_EVERY_LAYER = "".join(
 def loss_of(softmax="", cost=None):
     end = f"[softmax]\n{softmax}" + ("" if cost is None else f"[cost]\n{cost}")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # every key is one that is read or passed over
+        warnings.simplefilter("error")  # every key is one that is read or ignored
         return Network(parse_cfg_text(f"[net]\ninputs={V}\n{end}", "x.cfg")).loss
 
 

@@ -44,7 +44,7 @@ def test_it_joins_and_leaves_out(tmp_path):
 def test_no_other_file_is_replaced(tmp_path):
     mine = write(tmp_path / "mine.txt", b"a novel")
     result = run("corpus", "stdlib", mine)
-    assert result.code == 1 and "mine.txt: is there already, and is no text that this command made" in result.err
+    assert result.code == 1 and "mine.txt: already exists, and this command did not make it" in result.err
     assert mine.read_bytes() == b"a novel"
     assert run("corpus", "stdlib", tmp_path, "--overwrite").code == 1
     assert run("corpus", "stdlib", mine, "--overwrite", "--max-bytes", 5000).code == 0

@@ -150,12 +150,12 @@ def test_a_folder_of_texts_passes_over_what_pydarknet_wrote(tmp_path, tokenized)
     folder = tmp_path / "text"
     write(folder / "a", b"1 2 "), write(folder / "c", b"3 4 ")
     write(folder / "b", WEIGHTS)
-    with pytest.warns(UserWarning, match="text/b: passed over, since pydarknet wrote it and it is no text$"):
+    with pytest.warns(UserWarning, match="text/b: skipped, since pydarknet wrote it and it is no text$"):
         text = Corpus.open(folder, tokenized)
     assert text.symbols(0, len(text)).tolist() == ([1, 2, 3, 4] if tokenized else list(b"1 2 3 4 "))
     for more in (1, 2):
         write(folder / f"b{more}", CHECKPOINT)
-        with pytest.warns(UserWarning, match=f"text/b and {more} more: passed over"):
+        with pytest.warns(UserWarning, match=f"text/b and {more} more: skipped"):
             assert len(Corpus.open(folder, tokenized)) == len(text)
 
 
@@ -163,7 +163,7 @@ def test_a_folder_of_texts_passes_over_what_pydarknet_wrote(tmp_path, tokenized)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (WEIGHTS, "is a Darknet weights file, not a text: it belongs before the texts, or behind --weights"),
+        (WEIGHTS, "is a Darknet weights file, not a text: it belongs before the texts, or after --weights"),
         (CHECKPOINT, "is a checkpoint of pydarknet, not a text: it belongs before the texts, or use --resume"),
         (b"%PDF-1.7", "is a PDF, not a text: give the text that is in it"),
     ],

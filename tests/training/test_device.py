@@ -203,7 +203,7 @@ def test_a_device_that_is_not_there(here, device, message):
 
 def test_device_and_processes(here):
     result = run("train", "tiny.cfg", "text.bin", "--device", "cpu", "--processes", 2)
-    assert result.code == 2 and "--processes, --device and --mpi: give one of them" in result.err
+    assert result.code == 2 and "--processes, --device and --mpi cannot be combined: give only one of them" in result.err
 
 
 def test_without_pytorch(here, monkeypatch):
