@@ -7,14 +7,31 @@ and examples whole.
 
 import difflib
 import inspect
+import math
+import os
 import re
+import shlex
 from functools import partial
 from itertools import islice
 
 import click
 from click.shell_completion import CompletionItem
 
-METAVARS = {click.IntRange: "N", type(click.INT): "N", click.FloatRange: "X", type(click.FLOAT): "X", click.Path: "PATH"}
+
+class Number(click.FloatRange):
+    """A number between bounds, which "nan" is not."""
+
+    def convert(self, value, param, ctx):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return super().convert(number, param, ctx)
+
+
+METAVARS = {click.IntRange: "N", type(click.INT): "N", Number: "X", type(click.FLOAT): "X", click.Path: "PATH"}
 
 
 class Command(click.Command):
@@ -74,6 +91,20 @@ class Group(click.Group):
         for title, names in sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), summary(self.get_command(ctx, name))) for name in names])
+
+
+def to_copy(words):
+    """A command line of these ``words`` that bash takes as it is printed: on one line, whatever they hold."""
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_escaped(word)}'" for word in words)
+
+
+def _escaped(word):
+    return "".join(
+        character
+        if character.isprintable() and character not in "'\\"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+        for character in word
+    )
 
 
 def typed_words():

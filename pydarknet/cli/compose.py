@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import click
 
-from pydarknet.cli.commands import command
+from pydarknet.cli.commands import Number, command
 from pydarknet.cli.generate import temperature_option
 from pydarknet.cli.options import cfg_argument, dialect_option, srand_option, weights_argument
 from pydarknet.cli.streams import columns_of, tell
@@ -40,7 +40,7 @@ PROMPT = "> "
 @click.option("--count", type=click.IntRange(1, 9), default=3, show_default=True, metavar="N", help="Continuations at once.")
 @click.option("-len", "--len", "length", type=click.IntRange(1), default=120, show_default=True, help="Characters of each.")
 @temperature_option
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="As in `generate`.")
+@click.option("--top-p", type=Number(0, 1, min_open=True), metavar="P", help="As in `generate`.")
 @srand_option("continuations")
 @dialect_option
 def compose(cfg, weights, seed, count, length, temperature, top_p, srand, dialect):

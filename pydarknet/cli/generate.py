@@ -7,7 +7,7 @@ import time
 
 import click
 
-from pydarknet.cli.commands import command
+from pydarknet.cli.commands import Number, command
 from pydarknet.cli.options import (
     PATH,
     bytes_option,
@@ -71,19 +71,19 @@ tokens_option = click.option(
 @click.option("--top-k", type=click.IntRange(1), metavar="K", help="Draw from the K likeliest characters only.")
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     metavar="P",
     help="Draw from the fewest likeliest characters that have the probability P together.",
 )
 @click.option(
     "--min-p",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     metavar="P",
     help="Draw from the characters with at least P times the likeliest one's probability.",
 )
 @click.option(
     "--repetition-penalty",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="X",
     help="Make what stands among the last 64 characters X times less likely.",
 )

@@ -1,18 +1,17 @@
 """``pydarknet new``: a cfg that suits a text and this machine, without training."""
 
 import os
-import shlex
 import time
 
 import click
 
-from pydarknet.cli.commands import command
+from pydarknet.cli.commands import Number, command, to_copy
 from pydarknet.cli.options import PATH, settings_option, showing_trials
 from pydarknet.cli.streams import tell
 from pydarknet.errors import InputError
-from pydarknet.system.files import check_output, reported, show, write_atomically
+from pydarknet.system.files import check_output, check_writable, reported, show, write_atomically
 from pydarknet.text.corpus import Corpus
-from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe
+from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe, measurements_every
 
 
 @command()
@@ -20,9 +19,7 @@ from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_re
 @click.option(
     "--text", "texts", type=PATH, multiple=True, required=True, help="The text, a file or folder; several are joined."
 )
-@click.option(
-    "--minutes", type=click.FloatRange(0.1, 100000), default=MINUTES, show_default=True, help="How long a run may take here."
-)
+@click.option("--minutes", type=Number(0.1, 100000), default=MINUTES, show_default=True, help="How long a run may take here.")
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol, instead of bytes.")
 @settings_option
 @click.option("--overwrite", is_flag=True, help="Replace CFG if it exists.")
@@ -38,12 +35,14 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
     check_output(cfg, texts)
     if os.path.lexists(cfg) and not overwrite:
         raise InputError(f"{show(cfg)}: already exists: give another name, or --overwrite to replace it")
+    with reported(InputError, cfg, "cannot write the cfg"):
+        check_writable(cfg)
     corpus = Corpus.open(texts, tokenized=tokenized)
     fraction, parts = held_out_of(len(corpus))
     training, held_out = corpus.split(fraction, parts)
     seconds = minutes * 60 - (time.perf_counter() - begun)
     with showing_trials() as trying:
-        recipe = make_recipe(training, len(held_out), seconds, trying=trying)
+        recipe = make_recipe(training, len(held_out), seconds, trying=trying, settings=settings)
     parsed = recipe.cfg(cfg)
     for setting in settings:
         parsed.set(setting)
@@ -51,5 +50,7 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
         write_atomically(cfg, [(cfg_to_save(parsed, recipe) or "").encode()])
     for line in recipe.why:
         tell(line)
-    words = ["pydarknet", "train", cfg, *texts, "--valid-fraction", f"{fraction:g}", "--valid-parts", str(parts)]
-    click.echo(f"Wrote {show(cfg)}; train it with: {show(shlex.join(words))}")
+    every = measurements_every(len(held_out), recipe.streams, recipe.steps)
+    words = ["pydarknet", "train", cfg, *texts, *(["--tokenized"] if tokenized else [])]
+    words += ["--valid-fraction", f"{fraction:g}", "--valid-parts", str(parts), "--valid-every", str(every)]
+    click.echo(f"Wrote {show(cfg)}; train it with: {to_copy(words)}")

@@ -1,13 +1,12 @@
 """A training run at the command line, once all is ready: its iterations, what is saved, and what is said of it."""
 
 import math
-import shlex
 import sys
 from contextlib import nullcontext, suppress
 
 import click
 
-from pydarknet.cli.commands import typed_words, words_of
+from pydarknet.cli.commands import to_copy, typed_words, words_of
 from pydarknet.cli.progress import make_report
 from pydarknet.cli.streams import tell
 from pydarknet.errors import PydarknetError
@@ -98,13 +97,13 @@ def _saved(save, stop):
 
 def _tell_best(trainer, backups, final, step):
     """The best measurement. To Darknet a byte is a character; of a text with longer ones it is told by these too."""
-    best = trainer.validation
-    whole = bytes_per_character(best.corpus) if best.corpus.max_symbol == 255 else None
+    best, character = trainer.validation, "character"
+    whole = bytes_per_character(best.corpus) if best.corpus.unit == "byte" else None
     if whole and whole > 1:
-        what = f"{best.best_loss / math.log(2) * whole:.4f} bits per character of UTF-8"
+        what, character = f"{best.best_loss / math.log(2) * whole:.4f} bits per character of UTF-8", "byte"
         click.echo(f"{what}: {whole:.3f} bytes of {best.best_loss / math.log(2):.4f} bits each")
     click.echo(
-        f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per character "
+        f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per {character} "
         f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
     )
 
@@ -114,9 +113,9 @@ def tell_what_next(trainer, backups, cfg, start):
     weights = str(backups.best if trainer.validation else backups.final)
     cfg = str(backups.cfg) if cfg is None or backups.cfg_is_ours else cfg
     if trainer.network.inputs <= 256:
-        click.echo(f"Write text: {show(shlex.join(['pydarknet', 'generate', cfg, weights, '-len', '500']))}")
+        click.echo(f"Write text: {to_copy(['pydarknet', 'generate', cfg, weights, '-len', '500'])}")
     words = [*_words_to_go_on(start), "--resume", "--max-batches", str(2 * trainer.max_batches)]
-    click.echo(f"Train on:   {show(shlex.join(['pydarknet', *words]))}")
+    click.echo(f"Train on:   {to_copy(['pydarknet', *words])}")
 
 
 def _words_to_go_on(start):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pydarknet.cli.commands import command, typed_words
+from pydarknet.cli.commands import Number, command, typed_words
 from pydarknet.cli.log import Picture, TensorBoard, header, open_log
 from pydarknet.cli.options import (
     PATH,
@@ -28,9 +28,9 @@ from pydarknet.darknet.weights import read_header
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import check_output, show
-from pydarknet.system.kinds import CHECKPOINT, is_kind
+from pydarknet.system.kinds import CFG, CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
-from pydarknet.training.backups import Backups, base_name, newest_checkpoint
+from pydarknet.training.backups import Backups, base_name, base_of_text, check_folder, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
 from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe, measurements_every
@@ -59,7 +59,7 @@ from pydarknet.training.validation import Validation
 @click.option("-tokenized", "--tokenized", is_flag=True, help="TEXT holds whole numbers, one a symbol, instead of bytes.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(0.1, 100000),
+    type=Number(0.1, 100000),
     help="Without CFG: how long the run may take here, its preparation included (default: 5).",
 )
 @click.option(
@@ -76,7 +76,7 @@ from pydarknet.training.validation import Validation
     metavar="N",
     help="Refresh BASE.backup and keep BASE_ITERATION.weights every N iterations (default, as in Darknet: 100 and 10000).",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run; without it they get another name.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files; without it those of an earlier run get another name.")
 @click.option(
     "--sample-every",
     type=click.IntRange(1),
@@ -114,7 +114,7 @@ from pydarknet.training.validation import Validation
 )
 @click.option(
     "--valid-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="Hold out this fraction of TEXT, from its end, to measure the loss on.",
 )
 @click.option(
@@ -205,14 +205,26 @@ def train(
         cfg, paths = split_cfg(paths)
     paths, start = _start_and_text(paths, text_file, weights)
     _check_usage(
-        cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience
+        cfg,
+        paths,
+        start,
+        resume,
+        clear,
+        dialect,
+        minutes,
+        valid_file,
+        valid_fraction,
+        valid_parts,
+        valid_every,
+        plateau,
+        patience,
     )
     if sum(map(bool, (processes, device, mpi))) > 1:
         raise click.UsageError("--processes, --device and --mpi cannot be combined: give only one of them")
     if mpi and cfg is None:
         raise click.UsageError("--mpi needs a CFG, the same for all ranks: `pydarknet new` makes one for a text")
 
-    base = name or base_name(cfg or paths[0])
+    base = name or (base_name(cfg) if cfg else base_of_text(paths[0]))
     with ExitStack() as stack:
         ranks = stack.enter_context(all_ranks)
         checkpoint = None
@@ -229,10 +241,11 @@ def train(
             corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, valid_parts, recipe=cfg is None)
             recipe, made = None, str(Path(folder) / f"{base}.cfg")
             if cfg is None and not resume:
+                check_folder(folder, base)
                 seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
                 gradients = partial(_gradients, processes=processes, device=device)
                 with showing_trials(quiet) as trying:
-                    recipe = make_recipe(corpus, len(held_out), seconds, gradients, trying)
+                    recipe = make_recipe(corpus, len(held_out), seconds, gradients, trying, settings)
                 if not quiet:
                     for line in recipe.why:
                         tell(line)
@@ -336,9 +349,11 @@ def _is_checkpoint(path):
 
 
 def _check_usage(
-    cfg, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience
+    cfg, paths, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience
 ):
     """What does not go together: it would have no effect, and nobody should find that out later."""
+    if cfg is None and (late := [path for path in paths if is_kind(path, CFG)]):
+        raise click.UsageError(f"{show(late[0])} is a cfg: give it before the text: pydarknet train CFG TEXT")
     if cfg is None and start:
         raise click.UsageError(f"give the cfg that {show(start)} was trained with before it: pydarknet train CFG ...")
     if minutes and (cfg or resume):

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import click
 import numpy as np
 
-from pydarknet.cli.commands import command
+from pydarknet.cli.commands import Number, command
 from pydarknet.cli.options import (
     PATH,
     cfg_argument,
@@ -78,7 +78,7 @@ every_option = click.option(
 )
 @click.option(
     "--adapt",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="RATE",
     help="Go on learning at this rate from each piece of the text once it has been scored; try .1 for a GRU, .5 for an LSTM. "
     "The weights file stays as it is.",

@@ -50,6 +50,7 @@ class Section:
     path: str
     line: int  # of the header
     options: dict[str, tuple[str, int]] = field(default_factory=dict)  # key -> value, line (SET: of a setting, not of the file)
+    written: dict[str, tuple[str, int]] = field(default_factory=dict)  # the same of the file alone
     asked: set[str] = field(default_factory=set)  # every key that was read or ignored
 
     def error(self, message: str, key: str | None = None) -> CfgError:
@@ -155,6 +156,7 @@ class Cfg:
     path: str
     net: Section
     layers: list[Section]
+    lines: list[str] = field(default_factory=list)  # of the file
     settings: list[str] = field(default_factory=list)  # what :meth:`set` was given
 
     def set(self, setting: str) -> None:
@@ -179,6 +181,26 @@ class Cfg:
         for section in sections:
             section.options[key] = value, SET
         self.settings.append(setting)
+
+    @property
+    def changed(self) -> bool:
+        """Whether :meth:`set` has changed what the file says."""
+        return any(
+            section.written.get(key, ("", 0))[0] != value
+            for section in (self.net, *self.layers)
+            for key, (value, _) in section.options.items()
+        )
+
+    def text_as_set(self) -> str:
+        """The text of the file, comments and all, with what :meth:`set` put in the place of its options."""
+        lines = list(self.lines)
+        for section in (self.net, *self.layers):
+            for key, (value, line) in section.options.items():
+                if line == SET and key in section.written:
+                    lines[section.written[key][1] - 1] = f"{key}={value}"
+                elif line == SET:
+                    lines[section.line - 1] += f"\n{key}={value}"
+        return "\n".join(lines).rstrip("\n") + "\n"
 
     def as_text(self) -> str:
         """A cfg of the same meaning, settings included: no comments, a blank line between sections."""
@@ -243,7 +265,8 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
     """
     sections: list[Section] = []
     file, path = path, show(path)  # messages must stay on their line
-    for number, raw in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
+    lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
+    for number, raw in enumerate(lines, start=1):
         line = raw.replace(" ", "").replace("\t", "")
         if "\0" in line:
             raise CfgError(f"{path}:{number}: holds a NUL byte, which no text has: is it no cfg?")
@@ -261,7 +284,7 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
             _add_option(sections[-1], line, number)
     if not sections:
         raise CfgError(f"{path}: holds no section: a cfg begins with [net]")
-    return Cfg(file, sections[0], sections[1:])
+    return Cfg(file, sections[0], sections[1:], lines)
 
 
 def _section(line: str, path: str, number: int) -> Section:
@@ -297,7 +320,7 @@ def _add_option(section: Section, line: str, number: int) -> None:
             f"line {first} has set {_shown(key)}, and the first counts"
         )
     else:
-        section.options[key] = value, number
+        section.options[key] = section.written[key] = value, number
 
 
 def _shown(text: str) -> str:

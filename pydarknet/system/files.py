@@ -63,6 +63,7 @@ def check_writable(path):
     """Raise OSError if :func:`write_atomically` could not write ``path``: to be asked before hours of work."""
     path = Path(os.path.realpath(os.fsdecode(path)))
     _mode_to_replace(path)
+    os.stat(path.parent)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 

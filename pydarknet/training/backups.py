@@ -7,6 +7,7 @@ on, ``BASE.checkpoint.previous`` is the one before it. Each is written atomicall
 ``train_char_rnn`` in Darknet's ``examples/rnn.c``.
 """
 
+import errno
 import os
 import re
 from contextlib import suppress
@@ -28,6 +29,34 @@ FORGOTTEN = 3600  # seconds: a temporary file this old was left by a process tha
 def base_name(cfg_path):
     """The BASE of the names, from the path of a cfg."""
     return Path(cfg_path).name.split(".")[0]
+
+
+def base_of_text(path):
+    """The BASE of the names, from the path of a text that is trained on without a cfg; it has no dot, and is never empty.
+
+    The name that it ends in, without an ending, and for ``.`` and the like that of the folder that they mean.
+    """
+    name = Path(os.path.realpath(path)).name if Path(path).name in ("", "..") else Path(path).name
+    for ending in (".gz", ".bz2", ".xz"):
+        name = name.removesuffix(ending)
+    return os.path.splitext(name.lstrip("."))[0].replace(".", "_") or "text"
+
+
+def check_folder(folder, base):
+    """Make ``folder``, if it is missing; raise TrainingError if files of ``base`` can't be written there."""
+    lock = Path(folder) / f".{base}_final.weights"  # the longest of the names
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        check_writable(lock)
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, error) from None
+
+
+def _unusable(place, error):
+    advice = (
+        "give a shorter --name" if getattr(error, "errno", None) == errno.ENAMETOOLONG else "choose another with --backup DIR"
+    )
+    return TrainingError(f"{show(place)}: cannot save weights in this folder: {why(error)}; {advice}")
 
 
 def newest_checkpoint(folder, base, warn):
@@ -239,9 +268,7 @@ class Backups:
             ) from None
         except (OSError, ValueError) as error:
             place = lock if os.path.lexists(lock) else self.folder  # the lock may be another user's, in a folder open to all
-            raise TrainingError(
-                f"{show(place)}: cannot save weights in this folder: {why(error)}; choose another with --backup DIR"
-            ) from None
+            raise _unusable(place, error) from None
 
     def _sweep(self):
         """Remove what processes left that were killed while they saved: files of our own names alone.

@@ -8,12 +8,12 @@ taken. Streams, rates and dropout follow from it. docs/recipes.md shows the meas
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pydarknet.darknet.cfg import Cfg, parse_cfg_text
 from pydarknet.errors import TextError
-from pydarknet.network import Network
+from pydarknet.network import load_network
 from pydarknet.sharing import sharing_of_training
 from pydarknet.system.files import show
 from pydarknet.text.corpus import Corpus
@@ -109,21 +109,27 @@ def make_recipe(
     seconds: float,
     gradients: Callable | None = None,
     trying: Callable[[int], object] = lambda output: None,
+    settings: Sequence[str] = (),
 ) -> Recipe:
     """The :class:`Recipe` for training on ``corpus`` here for ``seconds``, measured by ``held_out`` other characters.
 
     A size in the middle is tried, then the one that its speed points to, then neighbours, for as long as they are better.
     ``gradients`` makes the context that gives the ``train_call`` of a network, as the run will have it; by default
-    processes, where these are faster. ``trying`` hears of each size when its turn comes. Raises TextError for a text
-    that is too short.
+    processes, where these are faster. ``trying`` hears of each size when its turn comes. The iterations are those of a
+    network with ``settings`` (:meth:`pydarknet.darknet.cfg.Cfg.set`). Raises TextError for a text that is too short,
+    CfgError for a wrong setting.
     """
     gradients = gradients or _in_processes
-    begun = time.perf_counter()
+    begun, seconds = time.perf_counter(), max(seconds, 1.0)
     length, inputs = len(corpus), vocabulary(corpus)
-    if length <= BATCHES[-1][1]:
+    least = BATCHES[-1][1] + 1
+    if length < least:
         raise TextError(
-            f"{corpus.locate(0)}: {length} symbols are too few to choose a network by; give a longer text, or a cfg"
+            f"{show(corpus.names[0])}: too short to choose a network by: without what is held out it has {length} "
+            f"{corpus.unit}s, and {least} are the least; give a longer text, or a cfg"
         )
+    if settings:  # a mistake in them is told before the trials
+        _network(_Tried(length, inputs, SIZES[0], BATCHES[0], 1.0, 1).recipe(), settings)
     tried: dict[int, _Tried] = {}
 
     def at(place, near=None):
@@ -143,11 +149,18 @@ def make_recipe(
             best = at(place)
     trying(best.output)
     longer = min(seconds * TIMING, LONGEST[1])  # it sets the length of the run
-    best = _try(corpus, inputs, best.output, batch_of(best.characters), seconds, longer, gradients)
-    seconds -= time.perf_counter() - begun
-    best.characters = int(best.speed * seconds * (1 - MEASURING - OTHERS))
+    best = _try(corpus, inputs, best.output, batch_of(best.characters), seconds, longer, gradients, settings)
+    left = max(seconds - (time.perf_counter() - begun), seconds / 10)  # a busy machine may have spent all on the trials
+    best.characters = int(best.speed * left * (1 - MEASURING - OTHERS))
     recipe = best.recipe()
+    if settings:  # one of them may be the number of iterations
+        best.characters = _network(recipe, settings).schedule.max_batches * math.prod(best.batch)
+        recipe = best.recipe()
     return replace(recipe, why=_why(corpus, held_out, recipe, best, sorted(tried)))
+
+
+def _network(recipe, settings=()):
+    return load_network(recipe.cfg("the network that is chosen"), srand=1, settings=settings)
 
 
 def _in_processes(network):
@@ -194,10 +207,12 @@ class _Tried:
         return Recipe(self.inputs, self.output, *self.batch, *drops, *rates, max_batches)
 
 
-def _try(corpus, inputs, output, batch, seconds, trial, gradients):
+def _try(corpus, inputs, output, batch, seconds, trial, gradients, settings=()):
     """Train a network of that size for a moment: for ``trial`` of the ``seconds`` that there are."""
     # Dropout takes time too: some of it, as the run will most likely have.
-    network = Network(Recipe(inputs, output, batch[0], batch[1], 0.1, 0.3, 1e-6, 1.0, 10**6).cfg("recipe.cfg"), srand=1)
+    trial_of = (*settings, "net.learning_rate=1e-6", "net.max_batches=1000000")
+    network = _network(Recipe(inputs, output, batch[0], batch[1], 0.1, 0.3, 1e-6, 1.0, 10**6), trial_of)
+    batch = network.streams * network.subdivisions, network.time_steps
     with gradients(network) as train_call:
         steps = Trainer(network, corpus, srand=1, train_call=train_call).run()
         for _ in range(2):  # which take memory, and start the processes
@@ -213,15 +228,21 @@ def _try(corpus, inputs, output, batch, seconds, trial, gradients):
 def _why(corpus, held_out, recipe, best, tried):
     smaller = [size for size in tried if size < best.output]
     larger = [size for size in tried if size > best.output]
-    passes = best.characters / len(corpus)
-    others = [f"{size} too small" for size in smaller[-1:]] + [f"{size} too slow" for size in larger[:1]]
+    passes = recipe.max_batches * recipe.streams * recipe.steps / len(corpus)
+    units = "characters" if corpus.unit == "byte" and recipe.inputs == 128 else f"{corpus.unit}s"
+    others = [f"{size} too small" for size in smaller[-1:]] + [f"{size} too large" for size in larger[:1]]
     return (
-        f"{show(corpus.names[0])}: {len(corpus):,} characters to learn from, {held_out:,} held out",
-        f"a GRU of {best.output} ({best.speed:,.0f} characters/s)"
+        f"{show(corpus.names[0])}: {len(corpus):,} {units} to learn from, {held_out:,} held out",
+        f"a GRU of {best.output} ({best.speed:,.0f} {units}/s)"
         + (f": {', '.join(others).replace(' too', ' is too', 1)}" if others else ""),
-        f"{passes:{',.0f' if passes >= 10 else '.2g'}} passes in {recipe.max_batches:,} iterations, "
+        f"{_counted(passes, 'pass', 'passes')} in {_counted(recipe.max_batches, 'iteration', 'iterations')}, "
         f"rate {recipe.learning_rate:.2g}, dropout {recipe.weight_dropout:.2g} and {recipe.output_dropout:.2g}",
     )
+
+
+def _counted(number, one, many):
+    text = f"{number:{',.0f' if number >= 10 else '.2g'}}"
+    return f"{text} {one if text == '1' else many}"
 
 
 def expected_loss(output: int, characters: float, length: int) -> float:
@@ -302,8 +323,9 @@ def vocabulary(corpus: Corpus) -> int:
 
 
 def cfg_to_save(cfg: Cfg, recipe: Recipe | None) -> str | None:
-    """The text of a cfg to keep beside the weights: of a recipe, or of one with settings; None where the cfg's file will do."""
-    if not cfg.settings:
-        return recipe.text() if recipe else None
-    origin = recipe.why if recipe else [show(cfg.path)]
-    return "".join(f"# {line}\n" for line in (*origin, *(f"--set {show(setting)}" for setting in cfg.settings))) + cfg.as_text()
+    """The text of a cfg to keep beside the weights: a recipe's, or with settings; None where the cfg's own file will do."""
+    if not recipe and not cfg.changed:
+        return None
+    origin = [] if recipe else [show(cfg.path)]
+    head = (*origin, *(f"--set {show(setting)}" for setting in cfg.settings))
+    return "".join(f"# {line}\n" for line in head) + cfg.text_as_set()

@@ -109,8 +109,7 @@ def _check_cfg(checkpoint, sections):
     if theirs == sections:
         return
     raise checkpoint.error(
-        f"belongs to another cfg: {_difference(theirs, sections)}; "
-        "use that cfg to go on, or start from its weights, a file of their own"
+        f"belongs to another cfg: {_difference(theirs, sections)}; use that cfg to go on, or begin a new run from its weights"
     )
 
 

@@ -1,7 +1,9 @@
 """A network chosen for a text: ``train`` without a cfg, ``new``; and ``--set`` and ``--name``."""
 
 import json
+import os
 import re
+import subprocess
 import time
 
 import pytest
@@ -9,7 +11,9 @@ from command_line import done, run
 from runs import shown_on_terminal, text, write_cfg
 
 from pydarknet import Corpus, load_network
+from pydarknet.cli.commands import to_copy
 from pydarknet.training import recipe as recipes
+from pydarknet.training.backups import base_of_text
 from pydarknet.training.recipe import (
     batch_of,
     dropout,
@@ -41,7 +45,8 @@ def test_a_text_is_enough(here):
     assert all(len(line) <= 80 for line in told[:3]), told
     assert b"Best on the held-out text: backup/novel_best.weights" in result.out
     cfg = (here / "backup/novel.cfg").read_text()
-    assert cfg.startswith("# novel.txt: 36,000") and "# --set net.max_batches=20\n" in cfg and "\nmax_batches=20\n" in cfg
+    assert cfg.startswith("# --set net.max_batches=20\n# novel.txt: 36,000") and "\nmax_batches=20\n" in cfg
+    assert " in 20 iterations, " in told[2] and "# The streams begin at equal distances" in cfg, "what is said is what is done"
     network = load_network("backup/novel.cfg", "backup/novel_final.weights")
     assert network.inputs == 128 and network.schedule.max_batches == 20
     assert done("generate", "backup/novel.cfg", "backup/novel_final.weights", "-len", "10")
@@ -53,6 +58,77 @@ def test_a_text_that_is_not_ascii_is_told_by_the_character_too(here):
     bits, each, best = map(float, re.findall(rb"([\d.]+) bits per character of UTF-8: 1.\d+ bytes of ([\d.]+) bits each\n"
                                              rb"Best on the held-out text: .*, ([\d.]+) bits", result.out)[0])  # fmt: skip
     assert each == best and bits == pytest.approx(best * 24 / 21, rel=2e-3)
+    assert b" bits per byte after iteration" in result.out
+
+
+def test_a_busy_machine_has_time_for_a_few_iterations_all_the_same(here, monkeypatch):
+    corpus = Corpus.open("novel.txt")
+    clock = iter(range(0, 10**6, 3))  # seconds: each look at it is three later
+    monkeypatch.setattr(recipes.time, "perf_counter", lambda: float(next(clock)))
+    for seconds in 6, 0.5, -7:
+        recipe = make_recipe(corpus, 1000, seconds)
+        assert recipe.max_batches >= 1 and 0 <= recipe.weight_dropout <= 0.5
+
+
+def test_the_iterations_are_those_of_the_network_with_its_settings(here):
+    """Sixty times the units take many times as long: the same seconds hold fewer iterations."""
+    corpus = Corpus.open("novel.txt")
+    small, large = (make_recipe(corpus, 1000, 6, settings=[f"gru.output={units}"]) for units in (8, 500))
+    assert large.max_batches < small.max_batches / 4
+    made = make_recipe(corpus, 1000, 6, settings=["net.learning_rate=1e30", "net.max_batches=3"])
+    assert made.max_batches == 3 and made.why[2].startswith("0.0") and " in 3 iterations" in made.why[2]
+
+
+def test_going_on_keeps_what_the_cfg_says_of_itself(here):
+    words = ("train", "novel.txt", *SHORT)
+    assert run(*words, "--minutes", ".1").code == 0
+    before = (here / "backup/novel.cfg").read_bytes()
+    assert run(*words, "--resume", "--max-batches", "22").code == 0
+    assert (here / "backup/novel.cfg").read_bytes() == before
+    assert run(*words, "--set", "net.clip_norm=2", "--resume", "--max-batches", "24").code == 1, "another run"
+
+
+def test_a_folder_that_holds_its_own_backups(here, monkeypatch):
+    folder = here / "texts"
+    folder.mkdir()
+    (here / "novel.txt").rename(folder / "novel.txt")
+    monkeypatch.chdir(folder)
+    assert run("train", ".", "--minutes", ".1", *SHORT).code == 0
+    assert load_network("backup/texts.cfg", "backup/texts_final.weights").seen
+    result = run("train", ".", *SHORT, "--resume", "--max-batches", "22")
+    assert result.code == 0 and "skipped, as it belongs to a network" in result.err
+    result = run("train", ".", "--minutes", ".1", *SHORT)
+    assert result.code == 0 and "texts.checkpoint as texts_22.checkpoint" in result.err
+
+
+@pytest.mark.parametrize(
+    ("path", "base"),
+    [
+        ("novel.txt", "novel"),
+        ("a/novel.txt", "novel"),
+        ("novel.v2.txt", "novel_v2"),
+        ("novel.txt.gz", "novel"),
+        (".hidden.txt", "hidden"),
+        ("...", "text"),
+        ("/", "text"),
+        ("novel", "novel"),
+    ],
+)
+def test_the_name_that_a_text_gives_to_its_files(path, base):
+    assert base_of_text(path) == base
+
+
+def test_the_name_of_the_folder_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert base_of_text(".") == base_of_text("./") == tmp_path.name
+    assert base_of_text("..") == tmp_path.parent.name
+
+
+@pytest.mark.parametrize("word", ["plain.txt", "a b", "it's", "odd\nna\x1bmé\\'.txt", "\udcff\n"])
+def test_a_command_to_copy_means_the_same_to_bash(word):
+    line = to_copy(["printf", "%s", word])
+    assert line.isprintable()
+    assert subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout == os.fsencode(word)
 
 
 def test_the_chosen_run_goes_on_exactly(here):
@@ -77,7 +153,7 @@ def test_an_earlier_cfg_is_kept(here):
     assert (here / "backup/novel.1.cfg").read_bytes() == before
     cfg = (here / "backup/novel.cfg").read_bytes()
     assert b"max_batches=3\n" in cfg
-    words = ("train", "backup/novel.1.cfg", "novel.txt", "--name", "novel", "--set", "net.max_batches=20")
+    words = ("train", "backup/novel.1.cfg", "novel.txt", "--name", "novel", "--set", "net.max_batches=21")
     assert run(*words, "--processes", "1").code == 0, "the one it goes by is written again under the name of the run"
     assert (here / "backup/novel.2.cfg").read_bytes() == cfg
 
@@ -100,12 +176,18 @@ def test_the_time_is_kept(here):
 def test_new_writes_a_cfg_and_nothing_else(here):
     result = run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", "--set", "gru.output=5")
     assert result.code == 0
-    assert result.out == b"Wrote my.cfg; train it with: pydarknet train my.cfg novel.txt --valid-fraction 0.1 --valid-parts 4\n"
+    told = rb"Wrote my.cfg; train it with: pydarknet train my.cfg novel.txt --valid-fraction 0.1 --valid-parts 4 "
+    told += rb"--valid-every \d+\n"
+    assert re.fullmatch(told, result.out)
     assert {path.name for path in here.iterdir()} == {"my.cfg", "novel.txt"}
     assert load_network("my.cfg").layers[0].outputs == 5
     refused = run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1")
     assert refused.code == 1 and "my.cfg: already exists" in refused.err
     assert run("new", "my.cfg", "--text", "novel.txt", "--minutes", ".1", "--overwrite").code == 0
+    (here / "tokens.txt").write_text(" ".join(str(byte % 50) for byte in text(20000)))
+    result = run("new", "tokens.cfg", "--text", "tokens.txt", "--tokenized", "--minutes", ".1")
+    assert b" train tokens.cfg tokens.txt --tokenized --valid-fraction" in result.out
+    assert "18,000 tokens to learn from" in (here / "tokens.cfg").read_text()
 
 
 def test_settings_and_name_with_a_cfg(here):
@@ -142,7 +224,18 @@ def test_settings_and_name_with_a_cfg(here):
         (("train", "x.weights", "novel.txt"), 2, "give the cfg that x.weights was trained with before it"),
         (("train", "tiny.cfg", "novel.txt", "--minutes", "3"), 2, "--max-batches N says how long to train"),
         (("train", "novel.txt", "--resume"), 1, "backup/novel.checkpoint: there is no checkpoint to go on from"),
-        (("train", "short.txt"), 1, "short.txt: byte 0: 45 symbols are too few to choose a network by"),
+        (("train", "short.txt"), 1, "short.txt: too short to choose a network by: without what is held out it has 45 bytes"),
+        (("train", "novel.txt", "--minutes", "nan"), 2, "'nan' is not a number."),
+        (("train", "novel.txt", "--minutes", "5m"), 2, "'5m' is not a number."),
+        (("train", "novel.txt", "tiny.cfg"), 2, "tiny.cfg is a cfg: give it before the text"),
+        (("train", "novel.txt", "--minutes", "9", "--set", "net.foo=1"), 1, "--set: [net] has no key 'foo'"),
+        (("train", "novel.txt", "--minutes", "9", "--backup", "short.txt"), 1, "short.txt: cannot save weights in this folder"),
+        (("train", "novel.txt", "--minutes", "9", "--name", "x" * 260), 1, "File name too long; give a shorter --name"),
+        (
+            ("new", "no/such/my.cfg", "--text", "novel.txt", "--minutes", "9"),
+            1,
+            "cannot write the cfg: No such file or directory",
+        ),
         (("train", "tiny.cfg", "novel.txt", "--set", "lstm.output=x"), 1, "--set: [lstm] output='x' is not a whole number"),
         (("train", "tiny.cfg", "novel.txt", "--set", "gru.output=3"), 1, "tiny.cfg has no such section: it has net, lstm,"),
         (("train", "tiny.cfg", "novel.txt", "--set", "net.lerning_rate=3"), 1, "is it 'learning_rate' that you mean?"),
@@ -160,6 +253,7 @@ def test_mistakes(here, words, code, says):
     result = run(*words)
     assert result.code == code and says in result.err, result
     assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
+    assert "how fast" not in result.err, "it is told before the trials"
 
 
 # The rule
@@ -196,7 +290,7 @@ def test_a_faster_machine_gets_a_larger_network(monkeypatch):
     corpus = Corpus.from_symbols(text(2_000_000))
 
     def of_speed(speed):
-        def tried(corpus, inputs, output, streams, seconds, trial, gradients):
+        def tried(corpus, inputs, output, streams, seconds, trial, gradients, settings=()):
             found = speed * 256 / output
             return recipes._Tried(len(corpus), inputs, output, streams, found, int(found * seconds))
 
@@ -212,7 +306,7 @@ def test_a_faster_machine_gets_a_larger_network(monkeypatch):
 def test_a_few_sizes_are_tried_and_the_best_is_found(monkeypatch, speed):
     corpus, asked = Corpus.from_symbols(text(2_000_000)), []
 
-    def tried(corpus, inputs, output, batch, seconds, trial, gradients):
+    def tried(corpus, inputs, output, batch, seconds, trial, gradients, settings=()):
         found = speed * (256 / output) ** 1.5  # a larger network does more multiplications a second
         return recipes._Tried(len(corpus), inputs, output, batch, found, int(found * seconds))
 

@@ -374,6 +374,23 @@ def test_a_cfg_written_as_text_means_the_same():
         assert {key: before.text(key) for key in before.options} == {key: after.text(key) for key in after.options}
 
 
+def test_a_cfg_with_settings_keeps_its_comments():
+    text = "# why\n[net]\nbatch = 3\n\n# the layer\n[lstm]\noutput=5\n[lstm]\n[softmax]\n"
+    cfg = parse_cfg_text(text, "x.cfg")
+    assert not cfg.changed and cfg.text_as_set() == text
+    cfg.set("lstm.output=5")
+    assert cfg.changed, "the second has no output of its own"
+    cfg = parse_cfg_text(text, "x.cfg")
+    cfg.set("net.batch=3")
+    assert not cfg.changed
+    for setting in "net.batch=4", "net.batch=7", "1.output=9", "1.input_rate=5", "net.adam=1":
+        cfg.set(setting)
+    assert cfg.changed and cfg.text_as_set() == (
+        "# why\n[net]\nadam=1\nbatch=7\n\n# the layer\n[lstm]\noutput=5\n[lstm]\noutput=9\ninput_rate=5\n[softmax]\n"
+    )
+    assert parse_cfg_text(cfg.text_as_set(), "y.cfg").layers[1].text("input_rate") == "5"
+
+
 # Damage
 
 
