@@ -88,6 +88,11 @@ class Corpus:
         return list(self._store.names)
 
     @property
+    def unit(self) -> str:
+        """What a symbol is: ``byte`` or ``token``."""
+        return self._store.unit
+
+    @property
     def max_symbol(self) -> int:
         """The largest token of the whole text; for bytes 255, as looking for it would read all the text."""
         return self._store.max_symbol
@@ -170,6 +175,12 @@ class Corpus:
             )
         train, valid = (self._joined(pieces) for pieces in pairs)
         return train, valid
+
+    def stretches(self) -> "list[Corpus]":
+        """The parts of this text that were joined to it by :meth:`split`, in order; else the text itself."""
+        stop = self._start + self._length
+        cuts = [self._start, *(cut for cut in self._store.joints if self._start < cut < stop), stop]
+        return [Corpus(self._store, *pair) for pair in pairwise(cuts)]
 
     def _joined(self, pieces):
         if len(pieces) == 1:

@@ -11,6 +11,7 @@ import stat
 import warnings
 import weakref
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -44,12 +45,16 @@ def open_store(paths, tokenized, in_memory):
 
 
 class Store:
-    """A whole text: ``names`` of its files, ``starts`` of each, ``size`` in symbols, ``unit`` as one is called."""
+    """A whole text: ``names`` of its files, ``starts`` of each, ``size`` in symbols, ``unit`` as one is called.
+
+    ``joints`` are the positions where pieces of a text were joined.
+    """
 
     names: list
     starts: np.ndarray
     size: int
     unit: str
+    joints: Sequence[int] = ()
 
     def read(self, start, count):
         """The ``count`` symbols from ``start`` on, in the type of the text (``dtype``)."""
@@ -100,6 +105,7 @@ class PiecesStore(Store):
         ends = np.cumsum(stops - self._froms)
         self._starts, self._ends, self.size = ends - (stops - self._froms), ends, int(ends[-1])
         self.names, self.dtype, self.unit, self.max_symbol = store.names, store.dtype, store.unit, store.max_symbol
+        self.joints = self._starts[1:].tolist()
 
     def read(self, start, count):
         found = []
@@ -232,7 +238,7 @@ def _find_files(paths, tokenized):
                 continue
             seen.add(identity)
             kind = _kind(name)
-            if kind and kind.ours and in_folder:  # a folder of texts may hold the backups of a training
+            if kind and (kind.ours or kind is CFG) and in_folder:  # a folder of texts may hold the backups of a training
                 ours.append(name)
                 continue
             _check_kind(name, kind, tokenized)
@@ -242,7 +248,7 @@ def _find_files(paths, tokenized):
             raise TextError(f"{show(path)}: there is no text in this folder (hidden and empty files are skipped)")
     if ours:
         more = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
-        warnings.warn(f"{show(ours[0])}{more}: skipped, since pydarknet wrote it and it is no text", stacklevel=5)
+        warnings.warn(f"{show(ours[0])}{more}: skipped, as it belongs to a network and is no text", stacklevel=5)
     return files, kinds
 
 

@@ -54,16 +54,25 @@ def state_behind(data):
 def bytes_per_character(corpus):
     """How many bytes a character of UTF-8 has in ``corpus``, a text of bytes, in the mean; None if it is no UTF-8.
 
-    The text may begin and end inside a character, as a part of one may.
+    The text may begin and end inside a character, and so may each of the stretches that it was joined from.
     """
+    size, characters = 0, 0
+    for stretch in corpus.stretches():
+        try:
+            counted = _count(stretch)
+        except UnicodeDecodeError:
+            return None
+        size, characters = size + counted[0], characters + counted[1]
+    return size / characters if characters else None
+
+
+def _count(corpus):
+    """The number of bytes of whole characters, and of these. Raises UnicodeDecodeError."""
     decoder, characters, whole = codecs.getincrementaldecoder("utf-8")(), 0, 0
     for start in range(0, len(corpus), AT_ONCE):
         data = corpus.symbols(start, min(AT_ONCE, len(corpus) - start)).astype(np.uint8).tobytes()
         if start == 0:
             data = data[next((n for n in range(min(4, len(data))) if data[n] & 0xC0 != 0x80), 0) :]
         whole += len(data)
-        try:
-            characters += len(decoder.decode(data))
-        except UnicodeDecodeError:
-            return None
-    return (whole - len(decoder.getstate()[0])) / characters if characters else None
+        characters += len(decoder.decode(data))
+    return whole - len(decoder.getstate()[0]), characters

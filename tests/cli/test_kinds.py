@@ -63,7 +63,7 @@ def test_a_folder_of_texts_may_hold_the_backups_of_a_training(here):
     shutil.move("backup", "texts/backup")
     shutil.move("run.jsonl", "texts/run.jsonl")
     shutil.copy("texts/backup/tiny_final.weights", "texts/renamed.txt")
-    with pytest.warns(UserWarning, match=r"texts/renamed.txt and \d more: skipped, since pydarknet wrote it"):
+    with pytest.warns(UserWarning, match=r"texts/renamed.txt and \d more: skipped, as it belongs to a network"):
         assert len(Corpus.open("texts")) == 3000
     os.chdir("texts")
     result = run("train", "../tiny.cfg", ".", *QUIET, "--valid-fraction", 0.1, "--resume")

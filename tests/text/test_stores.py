@@ -150,7 +150,7 @@ def test_a_folder_of_texts_passes_over_what_pydarknet_wrote(tmp_path, tokenized)
     folder = tmp_path / "text"
     write(folder / "a", b"1 2 "), write(folder / "c", b"3 4 ")
     write(folder / "b", WEIGHTS)
-    with pytest.warns(UserWarning, match="text/b: skipped, since pydarknet wrote it and it is no text$"):
+    with pytest.warns(UserWarning, match="text/b: skipped, as it belongs to a network and is no text$"):
         text = Corpus.open(folder, tokenized)
     assert text.symbols(0, len(text)).tolist() == ([1, 2, 3, 4] if tokenized else list(b"1 2 3 4 "))
     for more in (1, 2):

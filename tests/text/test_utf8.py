@@ -118,3 +118,13 @@ def test_a_character_can_always_be_finished():
 )
 def test_bytes_per_character(text, expected):
     assert bytes_per_character(Corpus.from_symbols(text)) == expected
+
+
+@pytest.mark.parametrize("size", range(1200, 1220))
+def test_bytes_per_character_of_stretches_that_cut_characters(size):
+    text = ("漢字かな交じり文。" * 100).encode()[:size]
+    for part in Corpus.from_symbols(text).split(0.1, 5):
+        assert len(part.stretches()) == 5 and bytes_per_character(part) == 3
+    part = Corpus.from_symbols(b"\xff" + text).slice(1, size)
+    assert bytes_per_character(part) == 3 and len(part.stretches()) == 1
+    assert bytes_per_character(Corpus.from_symbols(b"ab\xff" * 400).split(0.1, 5)[1]) is None
