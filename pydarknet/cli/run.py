@@ -1,6 +1,7 @@
 """A training run at the command line, once all is ready: its iterations, what is saved, and what is said of it."""
 
 import math
+import os
 import sys
 from contextlib import nullcontext, suppress
 
@@ -24,12 +25,20 @@ def run_and_tell(trainer, steps, backups, reports, samples, print_every, checkpo
     if backups.kept and not trainer.done:
         tell(_what_is_kept(backups, going_on=checkpoint is not None))
     backups.begin()
+    if checkpoint and trainer.done and not os.path.lexists(backups.final):  # the run before could not write them
+        click.echo(f"Saved {show(_saved(backups.save_final, stop))}")
+        return
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
         step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stop)
     if not trainer.done:
         _tell_saved(trainer, _saved(backups.save, stop))
         sys.exit(stop.code)
-    final = _saved(backups.save_final, stop)
+    try:
+        final = _saved(backups.save_final, stop)
+    except PydarknetError:
+        if backups.saved == trainer.iteration:
+            _tell_saved(trainer, backups.checkpoint)
+        raise
     if trainer.stopped_early:
         tell(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
     click.echo(f"Saved {show(final)}")

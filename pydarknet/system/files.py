@@ -68,18 +68,39 @@ def check_writable(path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
-def write_atomically(path, chunks):
+def rename_to_free(path, name):
+    """Rename ``path`` to ``name``, or where something stands there by now to another name that is free; return the name.
+
+    Nothing is replaced. Raises OSError.
+    """
+    while True:
+        try:
+            os.link(path, name, follow_symlinks=False)
+        except FileExistsError:
+            name = free_name(name)
+            continue
+        except OSError:  # a file system without hard links: then without their certainty
+            name = free_name(name)
+            os.rename(path, name)
+            return name
+        os.unlink(path)
+        return name
+
+
+def write_atomically(path, chunks, mode_of=None):
     """Write the byte strings ``chunks`` to ``path``: temporary file beside it, fsync, rename.
 
     At any moment, and after any fault, ``path`` holds its old content or the whole of the new. A
     symbolic link stays one: the file that it leads to is what is replaced. Other hard links of that file
-    keep the old content.
+    keep the old content. A new file gets the permissions of the file ``mode_of``, if there is one.
 
     Raises OSError when the folder, the disk or the permissions do not allow it, or when ``path`` is
     there and is no regular file; the temporary file is removed then, as after any exception of ``chunks``.
     """
     path = Path(os.path.realpath(os.fsdecode(path)))
     mode = _mode_to_replace(path)
+    if mode is None and mode_of is not None:
+        mode = _mode_to_replace(mode_of)
     # A name of its own: one made from a long name could be too long. "x" never writes through a planted link.
     temporary = path.with_name(f".pydarknet-{secrets.token_hex(8)}.tmp")
     try:

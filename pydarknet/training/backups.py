@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pydarknet.errors import CheckpointError, TrainingError
-from pydarknet.system.files import check_writable, free_name, reported, show, why, write_atomically
+from pydarknet.system.files import check_writable, free_name, rename_to_free, reported, show, why, write_atomically
 from pydarknet.system.locks import Lock
 from pydarknet.training.checkpoint import read_checkpoint, write_checkpoint
 from pydarknet.training.trainer import diverged
@@ -64,7 +64,7 @@ def newest_checkpoint(folder, base, warn):
 
     Raises CheckpointError if there is none.
     """
-    newest = Path(folder) / f"{base}.checkpoint"
+    newest = _followed(Path(folder) / f"{base}.checkpoint")
     # The first is there only if a process was killed before it could rename it.
     present = [path for path in (_new(newest), newest, _previous(newest)) if os.path.lexists(path)]
     if not present:
@@ -76,6 +76,11 @@ def newest_checkpoint(folder, base, warn):
             if path == present[-1]:
                 raise
             warn(f"{error}; trying the one before it")
+
+
+def _followed(path):
+    """The file that a link leads to: its checkpoints stand beside each other there."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def _new(path):
@@ -102,23 +107,24 @@ class Backups:
 
     def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None):
         self.trainer = trainer
+        self._resumed = resumed
         self.folder = Path(folder)
         self.base = name or base_name(trainer.network.cfg.path)
         self.backup_every = every or BACKUP_EVERY
         self.keep_every = every or KEEP_EVERY
-        self.checkpoint = self.folder / f"{self.base}.checkpoint"
+        self.checkpoint = _followed(self.folder / f"{self.base}.checkpoint")
         self.backup = self.folder / f"{self.base}.backup"
         self.best = self.folder / f"{self.base}_best.weights"
         self.final = self.folder / f"{self.base}_final.weights"
         self.cfg = self.folder / f"{self.base}.cfg"
         self._cfg_text = cfg_text and cfg_text.encode("utf-8", "surrogateescape")
-        self._saved = None  # the iteration of the last checkpoint
+        self.saved: int | None = None  # the iteration of the last checkpoint
         self.kept: dict[Path, Path] = {}
         self._lock = self._locked()
         try:
             self._sweep()
             if os.path.lexists(_new(self.checkpoint)):  # a process was killed before it could rename it
-                self._rename_new()
+                self._take_up_new()
             self.kept = {} if overwrite else self._to_keep(resumed)
             self._check()
         except BaseException:
@@ -181,6 +187,8 @@ class Backups:
     def _save_weights(self, path):
         if not self._finite():
             raise diverged(self.trainer.iteration, "the parameters are not finite")
+        with reported(TrainingError, self.folder, "cannot be made again"):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._make_way(path)
         self.trainer.network.save_weights(path)
 
@@ -189,15 +197,26 @@ class Backups:
 
     def _save_checkpoint(self):
         """Write the new one in full before the others change their names: at any moment one of them is good."""
-        if self._saved == self.trainer.iteration:  # a run may end where a save was due
+        if self.saved == self.trainer.iteration:  # a run may end where a save was due
             return
-        write_checkpoint(_new(self.checkpoint), self.trainer.checkpoint())
+        with reported(CheckpointError, self.checkpoint.parent, "cannot be made again"):
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(_new(self.checkpoint), self.trainer.checkpoint(), mode_of=self.checkpoint)
         self._rename_new()
-        self._saved = self.trainer.iteration
+        self.saved = self.trainer.iteration
+
+    def _take_up_new(self):
+        name, readable = self._name_of_earlier(_new(self.checkpoint))
+        if readable:
+            self._rename_new()
+            return
+        with reported(CheckpointError, _new(self.checkpoint), "cannot rename this checkpoint, which cannot be read"):
+            rename_to_free(_new(self.checkpoint), name)
 
     def _rename_new(self):
         with reported(CheckpointError, self.checkpoint, "cannot save the checkpoint"):
-            if self._make_way(self.checkpoint):
+            kept = self._make_way(self.checkpoint)
+            if not self._make_way(_previous(self.checkpoint)) and kept and not self._resumed:
                 _previous(self.checkpoint).unlink(missing_ok=True)  # older still, and of no use to this run
             with suppress(FileNotFoundError):
                 os.replace(self.checkpoint, _previous(self.checkpoint))
@@ -205,25 +224,33 @@ class Backups:
 
     def _make_way(self, path):
         """Give the file of an earlier run at ``path`` its other name, if there is one; return whether there was."""
-        name = self.kept.pop(path, None)
+        name = self.kept.get(path)
         if name is None:
             return False
-        with reported(TrainingError, path, f"cannot keep this file of an earlier run as {show(name)}"):
-            os.rename(path, name)
+        with (
+            reported(TrainingError, path, f"cannot keep this file of an earlier run as {show(name)}"),
+            suppress(FileNotFoundError),
+        ):
+            rename_to_free(path, name)
+        del self.kept[path]  # not before it is done: else the next save would replace it
         return True
 
     def _to_keep(self, resumed):
         """The files of an earlier run that this one would replace, each with the name that it gets then.
 
-        A run that goes on replaces its own files, but not what it left when it had come to an end.
+        A run that goes on replaces its own files, but not what it left when it had come to an end, nor a checkpoint that
+        cannot be read here: it goes on from the one before, which then stays.
         """
-        if resumed:
-            return {path: free_name(path) for path in [self.final] if path.is_file()}
-        names = {path: free_name(path) for path in self.planned() if path.is_file()}
+        paths = [self.final, self.checkpoint] if resumed else self.planned()
+        names = {path: free_name(path) for path in paths if path.is_file()}
         if self.cfg in names and self._cfg_is_there():
             del names[self.cfg]
         if self.checkpoint in names:
-            names[self.checkpoint] = self._name_of_earlier_checkpoint()
+            names[self.checkpoint], readable = self._name_of_earlier(self.checkpoint)
+            if resumed and readable:
+                del names[self.checkpoint]
+            elif not readable and not resumed and (before := _previous(self.checkpoint)).is_file():
+                names[before], _ = self._name_of_earlier(before)
         return names
 
     def planned(self):
@@ -249,12 +276,15 @@ class Backups:
                 with reported(TrainingError, path, "cannot be written", "; choose another folder with --backup DIR"):
                     check_writable(path)
 
-    def _name_of_earlier_checkpoint(self):
+    def _name_of_earlier(self, checkpoint):
+        """The name under which to keep it, and whether it can be read."""
         try:
-            kind = read_checkpoint(self.checkpoint).fact("iteration", int)
+            iteration = read_checkpoint(checkpoint).fact("iteration", int)
         except CheckpointError:  # damaged, or of a newer version: of no use here, but not ours to throw away
-            kind = "unreadable"
-        return free_name(self.folder / f"{self.base}_{kind}.checkpoint")
+            iteration = -1
+        readable = 0 <= iteration < 2**63
+        name = f"{self.base}_{iteration if readable else 'unreadable'}.checkpoint"
+        return free_name(checkpoint.with_name(name)), readable
 
     def _locked(self):
         lock = self.folder / f".{self.base}.lock"

@@ -34,6 +34,7 @@ VERSION = 1
 TYPES = ("<f4", "<f8", "<i8")
 _START = struct.Struct("<8sII")
 _DIGEST = 16
+LONGEST_HEADER = 1 << 20  # bytes: that of a run has some thousands, and JSON takes 25 times as much memory as its text
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ class Checkpoint:
         return value
 
 
-def write_checkpoint(path, checkpoint):
+def write_checkpoint(path, checkpoint, mode_of=None):
     """Write ``checkpoint`` to ``path``, atomically. Raises CheckpointError, and leaves ``path`` as it was then.
+
+    A new file gets the permissions of the file ``mode_of``, if there is one.
 
     An array that is not finite is an error too: a run that diverged must not replace a good checkpoint.
     """
@@ -68,7 +71,7 @@ def write_checkpoint(path, checkpoint):
                 "diverged. Earlier files are as they were; lower learning_rate, or set clip_norm=1"
             )
     with reported(CheckpointError, path, "cannot save the checkpoint", ". Earlier files are as they were"):
-        write_atomically(path, _encoded(checkpoint))
+        write_atomically(path, _encoded(checkpoint), mode_of)
 
 
 def _encoded(checkpoint):
@@ -77,6 +80,8 @@ def _encoded(checkpoint):
         {"facts": checkpoint.facts, "arrays": [[name, array.dtype.str, array.shape] for name, array in arrays.items()]},
         allow_nan=False,
     ).encode()
+    if len(header) > LONGEST_HEADER:
+        raise ValueError(f"its header would have {len(header):,} bytes, and {LONGEST_HEADER:,} are the most")
     digest = hashlib.blake2b(digest_size=_DIGEST)
     chunk: Any
     for chunk in (_START.pack(MAGIC, VERSION, len(header)), header, *(array.data for array in arrays.values())):
@@ -114,6 +119,8 @@ def _decoded(file, path):
         raise CheckpointError(f"{show(path)}: is of version {version}, and this pydarknet reads version {VERSION}")
     if length > size - _START.size - _DIGEST:
         raise _damaged(path, f"its header should go to byte {_START.size + length}, but the file ends at {size}")
+    if length > LONGEST_HEADER:
+        raise _damaged(path, f"its header has {length:,} bytes, and {LONGEST_HEADER:,} are the most")
     facts, fields = _header(take(length), path)
     expected = _START.size + length + sum(_bytes(*field) for field in fields.values()) + _DIGEST
     if size != expected:

@@ -101,9 +101,11 @@ class Validation:
         known = self._known(facts)
         for name in SEEN if known else ():
             value = known.get(name, "")
-            number = type(value) in (int, float) and math.isfinite(value) and value >= 0
-            whole = type(value) is int or not name.startswith(("since", "best_iteration"))
-            if not ((number and whole) or (value is None and name.startswith(("best", "lowest")))):
+            if name.startswith(("since", "best_iteration")):
+                fine = type(value) is int and 0 <= value <= facts["iteration"]
+            else:
+                fine = type(value) is float and 0 <= value < (1.001 if name == "rate_factor" else math.inf)
+            if not (fine or (value is None and name.startswith(("best", "lowest")))):
                 raise ValueError(f"has no usable {name!r} of its validation")
 
     def take(self, facts):

@@ -88,12 +88,12 @@ def test_best_weights_are_those_of_the_best_measurement(tmp_path):
 def test_the_best_weights_are_there_before_the_checkpoint_that_knows_of_them(tmp_path, monkeypatch):
     write, known = backups_module.write_checkpoint, []
 
-    def looked(path, checkpoint):
+    def looked(path, checkpoint, mode_of=None):
         best = checkpoint.facts["validation"]["best_iteration"]
         header = read_header(tmp_path / "tiny_best.weights")
         assert header.seen == best * trainer.samples
         known.append(best)
-        write(path, checkpoint)
+        write(path, checkpoint, mode_of)
 
     monkeypatch.setattr(backups_module, "write_checkpoint", looked)
     held_out = lambda network: Validation(network, Corpus.from_symbols(text(500)), every=1)  # noqa: E731
@@ -267,13 +267,33 @@ def test_a_run_that_goes_on_keeps_the_end_that_it_had(tmp_path):
     assert read_header(folder / "tiny_final.weights").seen == 5 * trainer.samples
 
 
-def test_a_file_that_cannot_be_kept_is_not_replaced(tmp_path):
+def test_a_file_that_cannot_be_kept_is_not_replaced(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
     leave(tmp_path / "backup")
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "rename", refused)
+    with Backups(at_iteration_2(tmp_path), tmp_path / "backup") as backups:
+        for _ in range(2):  # the second is that of a run that saves what it has after the first has failed
+            with pytest.raises(TrainingError, match=r"/tiny\..*: cannot keep this file of an earlier run as .*: Operation not"):
+                backups.save()
+    for name in "tiny.backup", "tiny.checkpoint":
+        assert (tmp_path / "backup" / name).read_text() == name
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_name_that_was_free_and_is_no_more(tmp_path, monkeypatch, hard_links):
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    leave(tmp_path / "backup")
+    if not hard_links:
+        monkeypatch.setattr(os, "link", refused)
     with Backups(at_iteration_2(tmp_path), tmp_path / "backup") as backups:
         (tmp_path / "backup" / "tiny.1.backup").mkdir()
-        with pytest.raises(TrainingError, match=r"/tiny.backup: cannot keep this file of an earlier run as .*/tiny.1.backup: "):
-            backups.save()
-    assert (tmp_path / "backup" / "tiny.backup").read_text() == "tiny.backup"
+        backups.save()
+    assert (tmp_path / "backup" / "tiny.1.1.backup").read_text() == "tiny.backup"
 
 
 CFG = "[net]\n# \xe9 and a stray byte: \udcff\n"

@@ -1,0 +1,210 @@
+"""Checkpoints at the command line: what a run finds in its folder is kept, and what it leaves can be gone on from."""
+
+import json
+import os
+import stat
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import run
+from runs import bytes_of, cfg_text, write_cfg, write_text
+
+from pydarknet.training.checkpoint import LONGEST_HEADER, read_checkpoint, write_checkpoint
+
+NEWER = b"PYDNCKPT\x02\0\0\0\0\0\0\0 of a newer version"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_cfg(tmp_path)
+    write_text(tmp_path)
+    return tmp_path / "backup"
+
+
+def train(*words, code=0):
+    result = run("train", "tiny.cfg", "text.bin", "-srand", "1", "--quiet", *map(str, words))
+    assert result.code == code, result
+    return result
+
+
+@pytest.mark.parametrize("content", [NEWER, b"cut off"])
+def test_one_that_cannot_be_read_outlives_the_run_that_goes_on_without_it(here, content):
+    train("--max-batches", 6, "--save-every", 3)
+    before = (here / "tiny.checkpoint.previous").read_bytes()
+    (here / "tiny.checkpoint").write_bytes(content)
+    result = train("--resume", "--max-batches", 15, "--save-every", 3)
+    assert "trying the one before it" in result.err and "tiny.checkpoint as tiny_unreadable.checkpoint" in result.err
+    assert (here / "tiny_unreadable.checkpoint").read_bytes() == content
+    assert read_checkpoint(here / "tiny.checkpoint").facts["iteration"] == 15
+    assert before not in bytes_of(here).values(), "the run's own older ones are rotated as ever"
+
+
+def test_going_on_from_the_one_before_leaves_it_until_a_newer_one_is_whole(here):
+    train("--max-batches", 6, "--save-every", 3)
+    before = (here / "tiny.checkpoint.previous").read_bytes()
+    (here / "tiny.checkpoint").write_bytes(NEWER)
+    train("--resume", "--max-batches", 4)
+    assert (here / "tiny.checkpoint.previous").read_bytes() == before
+
+
+def test_a_new_run_keeps_the_good_one_before_one_that_cannot_be_read(here):
+    train("--max-batches", 8, "--save-every", 3)
+    good = (here / "tiny.checkpoint.previous").read_bytes()
+    (here / "tiny.checkpoint").write_bytes((here / "tiny.checkpoint").read_bytes()[:500])
+    train("--max-batches", 4)
+    assert (here / "tiny_6.checkpoint").read_bytes() == good and (here / "tiny_unreadable.checkpoint").stat().st_size == 500
+
+
+def test_a_new_one_that_cannot_be_read_does_not_take_the_place_of_a_good_one(here):
+    train("--max-batches", 6, "--save-every", 3)
+    good = (here / "tiny.checkpoint").read_bytes()
+    (here / "tiny.checkpoint.new").write_bytes(NEWER)
+    train("--resume", "--max-batches", 7)
+    assert (here / "tiny.checkpoint.previous").read_bytes() == good
+    assert (here / "tiny_unreadable.checkpoint").read_bytes() == NEWER
+
+
+def test_what_came_under_the_other_name_meanwhile_is_not_replaced(here):
+    train("--max-batches", 2)
+    earlier = (here / "tiny_final.weights").read_bytes()
+    # Written when the run has announced tiny_final.1.weights, and before it needs it.
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from pydarknet.cli import main, run
+        tell = run.tell
+        def told(line):
+            tell(line)
+            if "are kept" in str(line):
+                Path("backup/tiny_final.1.weights").write_text("precious")
+        run.tell = told
+        sys.exit(main(sys.argv[1:]))
+    """
+    words = ["train", "tiny.cfg", "text.bin", "--quiet", "--max-batches", "3"]
+    subprocess.run([sys.executable, "-c", code, *words], check=True)
+    assert (here / "tiny_final.1.weights").read_text() == "precious"
+    assert (here / "tiny_final.1.1.weights").read_bytes() == earlier
+
+
+def test_one_of_an_impossible_iteration_is_kept_too(here):
+    train("--max-batches", 2)
+    path = here / "tiny.checkpoint"
+    earlier = read_checkpoint(path)
+    write_checkpoint(path, replace(earlier, facts=earlier.facts | {"iteration": 10**300}))
+    content = path.read_bytes()
+    train("--max-batches", 3)
+    assert (here / "tiny_unreadable.checkpoint").read_bytes() == content
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_its_permissions_stay_as_they_are(here, mode):
+    train("--max-batches", 2)
+    os.chmod(here / "tiny.checkpoint", mode)
+    train("--resume", "--max-batches", 3)
+    assert stat.S_IMODE((here / "tiny.checkpoint").stat().st_mode) == mode
+    assert stat.S_IMODE((here / "tiny.checkpoint.previous").stat().st_mode) == mode
+
+
+def test_a_link_is_followed(here, tmp_path):
+    train("--max-batches", 2)
+    (tmp_path / "real").mkdir()
+    (here / "tiny.checkpoint").rename(tmp_path / "real/c")
+    (here / "tiny.checkpoint").symlink_to("../real/c")
+    train("--resume", "--max-batches", 3)
+    assert (here / "tiny.checkpoint").is_symlink()
+    assert read_checkpoint(tmp_path / "real/c").facts["iteration"] == 3
+    train("--resume", "--max-batches", 4)
+    assert read_checkpoint(tmp_path / "real/c.previous").facts["iteration"] == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("filler", [b"[],", b"{},", b'"a",'])
+def test_a_long_header_takes_no_memory(here, filler):
+    here.mkdir()
+    header = b'{"facts": {"a": [' + filler * ((32 << 20) // len(filler)) + b"0]}}"
+    (here / "tiny.checkpoint").write_bytes(struct.pack("<8sII", b"PYDNCKPT", 1, len(header)) + header + bytes(16))
+    code = """if True:
+        import sys
+        from pydarknet.cli import main
+        code = main(sys.argv[1:])
+        print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+        sys.exit(code)
+    """
+    words = ["train", "tiny.cfg", "text.bin", "--resume"]
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert found.returncode == 1 and f"and {LONGEST_HEADER:,} are the most" in found.stderr
+    assert int(found.stdout.split()[1]) < 150_000, "kilobytes"
+
+
+def test_a_cfg_that_is_too_long_for_a_checkpoint_is_told_in_a_line(here, tmp_path):
+    layers = "[dropout]\nprobability=.00000000000000000000000000000000001\n" * 40_000
+    (tmp_path / "tiny.cfg").write_text(cfg_text(f"{layers}[connected]\noutput=64\n[softmax]\n"))
+    result = train("--max-batches", 1, code=1)
+    assert result.err.endswith(f"{LONGEST_HEADER:,} are the most. Earlier files are as they were\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("best_iteration", 10**400),
+        ("best_iteration", 10**200),
+        ("best_iteration", 5),
+        ("best_iteration", 1.0),
+        ("since_cut", 10**400),
+        ("since_lowest", -1),
+        ("rate_factor", 1e300),
+        ("rate_factor", -0.5),
+        ("best_loss", 10**400),
+        ("best_loss", "1"),
+        ("lowest_loss", -1.0),
+    ],
+)
+def test_measurements_that_no_run_can_have(here, name, value):
+    words = ("--valid-fraction", ".1", "--valid-every", "2")
+    train("--max-batches", 4, *words)
+    earlier = read_checkpoint(here / "tiny.checkpoint")
+    facts = json.loads(json.dumps(earlier.facts))
+    facts["validation"][name] = value
+    write_checkpoint(here / "tiny.checkpoint", replace(earlier, facts=facts))
+    result = train("--resume", "--max-batches", 5, *words, code=1)
+    assert result.err == f"pydarknet: backup/tiny.checkpoint: has no usable {name!r} of its validation\n"
+
+
+def test_final_weights_that_could_not_be_written_are_written_by_going_on(here):
+    train("--max-batches", 4, "--backup", "whole")
+    (here / "tiny_final.weights").mkdir(parents=True)
+    code = "from pydarknet.training import backups; backups.Backups._check = lambda self: None; " \
+           "import sys; from pydarknet.cli import main; sys.exit(main(sys.argv[1:]))"  # fmt: skip
+    words = ["train", "tiny.cfg", "text.bin", "-srand", "1", "--quiet", "--max-batches", "4"]
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    told = found.stderr.splitlines()
+    assert found.returncode == 1 and "tiny_final.weights: cannot save the weights" in told[-1]
+    assert told[-2] == "pydarknet: saved backup/tiny.checkpoint after iteration 4; --resume goes on"
+    (here / "tiny_final.weights").rmdir()
+    result = train("--resume", "--max-batches", 4)
+    assert b"Saved backup/tiny_final.weights" in result.out
+    assert (here / "tiny_final.weights").read_bytes() == Path("whole/tiny_final.weights").read_bytes()
+    assert "nothing to do" in train("--resume", "--max-batches", 4, code=1).err
+
+
+def test_a_folder_that_is_taken_away_is_made_again(here):
+    code = """if True:
+        import shutil, sys
+        from pydarknet.cli import main
+        from pydarknet.training.backups import Backups
+        begun = Backups.begin
+        def begin(self):
+            begun(self)
+            shutil.rmtree("backup")
+        Backups.begin = begin
+        sys.exit(main(sys.argv[1:]))
+    """
+    words = ["train", "tiny.cfg", "text.bin", "--quiet", "--max-batches", "4", "--save-every", "3"]
+    subprocess.run([sys.executable, "-c", code, *words], check=True)
+    assert {"tiny_final.weights", "tiny_3.weights", "tiny.checkpoint"} <= set(os.listdir(here))
+    train("--resume", "--max-batches", 6)
