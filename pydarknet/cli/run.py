@@ -82,7 +82,7 @@ def _run(trainer, steps, backups, reports, samples, stop):
                 break
     except Diverged:
         raise
-    except (PydarknetError, BrokenPipeError, MemoryError):
+    except Exception:  # of a mistake in the program too: the work is not lost with it
         if trainer.iteration > begun:
             with suppress(PydarknetError):  # the first error is the one to tell
                 _tell_saved(trainer, _saved(backups.save, stop))

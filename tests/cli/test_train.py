@@ -615,6 +615,23 @@ def test_an_error_on_the_way_loses_nothing(here, monkeypatch, error):
     assert bytes_of("backup")["tiny_final.weights"] == bytes_of("whole")["tiny_final.weights"]
 
 
+def test_a_mistake_in_the_program_loses_nothing_either(here, monkeypatch):
+    from pydarknet.training.checkpoint import read_checkpoint
+    from pydarknet.training.trainer import Trainer
+
+    iterate = Trainer._iterate
+
+    def failing(self):
+        if self.iteration == 5:
+            raise RuntimeError("can't start new thread")
+        return iterate(self)
+
+    monkeypatch.setattr(Trainer, "_iterate", failing)
+    with pytest.raises(RuntimeError, match="new thread"):
+        train("text.bin", "--quiet")
+    assert read_checkpoint("backup/tiny.checkpoint").facts["iteration"] == 5
+
+
 def test_processes_that_cannot_be_started_are_done_without(here, monkeypatch):
     """As under `ulimit -u`: a warning, and the weights of one process."""
     import errno
