@@ -1,6 +1,6 @@
 """What a PyTorch program makes of a text in so many minutes, to hold `pydarknet train TEXT --minutes M` against.
 
-python benchmarks/rival.py novel.txt --minutes 10 --sizes 256,512,768
+python benchmarks/rival.py novel.txt --minutes 10 --sizes 256,512,768 --rates .01,.006,.004
 
 An embedding, one LSTM, dropout and a linear layer, trained with Adam on all but the last tenth; the sizes one after the other,
 each for the whole time. Then the loss of the last tenth, in one pass. The rate rises over the first hundredth of the time and
@@ -36,7 +36,7 @@ class Model(nn.Module):
         return self.output(self.dropout(y)), state
 
 
-def train(text, options, size, seconds):
+def train(text, options, size, highest_rate, seconds):
     """A model trained on ``text`` for so many seconds, and how many characters it saw."""
     torch.manual_seed(options.seed)
     model = Model(size, options.embedding, options.dropout)
@@ -46,7 +46,7 @@ def train(text, options, size, seconds):
     columns = torch.from_numpy(text[: stream * B].reshape(B, stream).T.copy())
     begun, state, at, seen = time.perf_counter(), None, 0, 0
     while (done := (time.perf_counter() - begun) / seconds) < 1:
-        rate = options.rate * min(done / WARM_UP, (1 + math.cos(math.pi * done)) / 2)
+        rate = highest_rate * min(done / WARM_UP, (1 + math.cos(math.pi * done)) / 2)
         for group in optimizer.param_groups:
             group["lr"] = rate
         if at + T + 1 > stream:
@@ -84,16 +84,16 @@ def main():
     parser.add_argument("--sizes", default="256,512,768")
     parser.add_argument("--embedding", type=int, default=128)
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--rate", type=float, default=0.003)
+    parser.add_argument("--rates", default=".01,.006,.004", help="one for each size")
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     text = np.frombuffer(options.text.read_bytes(), np.uint8).astype(np.int64)
     middle = len(text) - len(text) // 10
-    for size in map(int, options.sizes.split(",")):
-        model, seen = train(text[:middle], options, size, options.minutes * 60)
-        print(json.dumps({"units": size, "characters": seen, "nats": round(measure(model, text[middle:]), 4)}), flush=True)
+    for size, rate in zip(options.sizes.split(","), options.rates.split(","), strict=True):
+        model, seen = train(text[:middle], options, int(size), float(rate), options.minutes * 60)
+        print(json.dumps({"units": int(size), "characters": seen, "nats": round(measure(model, text[middle:]), 4)}), flush=True)
 
 
 if __name__ == "__main__":
