@@ -60,7 +60,7 @@ def test_every_room_is_in_the_package():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_wheel_and_source_distribution(tmp_path):
-    """Both are built; the wheel, installed elsewhere, trains a recipe and writes; the sources pass the tests of the docs."""
+    """Both are built; the wheel, installed elsewhere, trains a cfg of its own, chooses one for a text, and writes; the sources pass the tests of the docs."""
 
     def do(*words, cwd=tmp_path, **variables):
         plain = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
@@ -85,6 +85,11 @@ def test_wheel_and_source_distribution(tmp_path):
     do(pydarknet, "corpus", "stdlib", "stdlib.txt", cwd=elsewhere)
     do(pydarknet, "train", "rnn.cfg", "stdlib.txt", "--max-batches", "20", cwd=elsewhere)
     assert do(pydarknet, "generate", "rnn.cfg", "backup/rnn_final.weights", "-len", "50", "-seed", "def ", cwd=elsewhere)
+    do(pydarknet, "new", "my.cfg", "--text", "stdlib.txt", "--minutes", ".2", "--set", "gru.output=70", cwd=elsewhere)
+    assert "\noutput=70\n" in (elsewhere / "my.cfg").read_text()
+    words = ("--minutes", ".2", "--set", "net.max_batches=3", "--name", "run7")
+    do(pydarknet, "train", "stdlib.txt", *words, cwd=elsewhere)
+    assert do(pydarknet, "generate", "backup/run7.cfg", "backup/run7_final.weights", "-len", "50", cwd=elsewhere)
 
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "source", filter="data")

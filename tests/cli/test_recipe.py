@@ -14,6 +14,7 @@ from pydarknet import Corpus, load_network
 from pydarknet.cli.commands import to_copy
 from pydarknet.training import recipe as recipes
 from pydarknet.training.backups import base_of_text
+from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.recipe import (
     batch_of,
     dropout,
@@ -209,7 +210,10 @@ def test_settings_and_name_with_a_cfg(here):
     ]  # fmt: skip
     network = load_network("backup/run7.cfg", "backup/run7_final.weights")
     assert network.layers[0].outputs == 9 and network.layers[1].learning_rate == 2
-    assert json.loads((here / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 4
+    head, *steps = map(json.loads, (here / "log.jsonl").read_text().splitlines())
+    assert steps[-1]["iteration"] == 4
+    assert "--set 0.output=9" in head["command"] and "[lstm]\noutput=9\n" in head["cfg"], "a log says what was set"
+    assert read_checkpoint("backup/run7.checkpoint").facts["cfg"][1] == ["lstm", {"output": "9"}], "and so does a checkpoint"
     assert run(*words, "--name", "run7", "--resume", "--max-batches", "6").code == 0
     other = run("train", "tiny.cfg", "novel.txt", "--name", "run7", "--resume", "--max-batches", "9")
     assert other.code == 1 and "[lstm] output was 9, and is 7" in other.err
