@@ -11,7 +11,7 @@ from pydarknet.cli.commands import Number, command
 from pydarknet.cli.generate import temperature_option
 from pydarknet.cli.options import cfg_argument, dialect_option, srand_option, weights_argument
 from pydarknet.cli.streams import columns_of, tell
-from pydarknet.errors import InputError, PydarknetError
+from pydarknet.errors import InputError, PydarknetError, TextError
 from pydarknet.inference.composition import Composition
 from pydarknet.network import load_network
 from pydarknet.system.files import reported, show, write_atomically
@@ -31,6 +31,7 @@ NARROWEST = 28  # columns of one beside another
 STACKED = 3  # lines of one below another
 SHOWN = 6  # last lines of the text
 PROMPT = "> "
+LONGEST = 1 << 20  # characters of a line of standard input, which may be a device without line ends
 
 
 @command()
@@ -87,8 +88,9 @@ class _Session:
         try:
             if line.startswith("/") and not line.startswith("//"):
                 return self._command(*line[1:].split(maxsplit=1))
-            if line.strip().isdigit() and not line.startswith(" "):
-                self._take(int(line))
+            word = line.strip()
+            if word.isascii() and word.isdecimal() and not line.startswith(" "):
+                self._take(word)
             elif line:
                 self.composition.add(line[1:] if line.startswith("//") else line)
             self._propose()
@@ -96,10 +98,11 @@ class _Session:
             tell(error)
         return True
 
-    def _take(self, number):
+    def _take(self, digits):
+        number = int(digits[-9:]) if not digits[:-9].strip("0") else 0  # of thousands of digits Python makes no number
         if not 1 <= number <= len(self._proposed):
             there_are = f": give 1 to {len(self._proposed)}" if self._proposed else " yet: press Enter for some"
-            raise InputError(f"there is no continuation {number}{there_are}")
+            raise InputError(f"there is no continuation {digits}{there_are}")
         self.composition.add(self._proposed[number - 1])
 
     def _command(self, name="", rest=""):
@@ -206,7 +209,7 @@ def _visible(text):
 def _lines():
     """The lines that are typed, or those of standard input, without their ends; until there are no more."""
     if not sys.stdin.isatty():
-        for line in sys.stdin:
+        while line := _line_of_input():
             yield line.rstrip("\r\n")
         return
     read = _reader()
@@ -220,6 +223,15 @@ def _lines():
             click.echo()
             tell("interrupted")
             return
+
+
+def _line_of_input():
+    """The next line of standard input with its end, or nothing at the end of all. Raises TextError."""
+    with reported(TextError, "standard input", "cannot read this text"):
+        line = sys.stdin.readline(LONGEST + 1)
+    if len(line) > LONGEST:
+        raise TextError(f"standard input: a line of more than {LONGEST:,} characters: give shorter ones")
+    return line
 
 
 def _reader():

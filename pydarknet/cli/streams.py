@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import unicodedata
+from contextlib import suppress
 
 import click
 
@@ -20,7 +21,8 @@ def prepare_streams():
     A closed one (``>&-``) is None to Python, and the next file that is opened would get its number. It becomes
     the null device, opened the wrong way round where something would be missed: reading or writing there is
     the system's own "Bad file descriptor". Messages for a closed standard error go nowhere. What an encoding
-    has no room for (a path in Chinese, in Latin-1) is written as an escape.
+    has no room for (a path in Chinese, in Latin-1) is written as an escape, and bytes of the input that are no text are
+    read as they are in names of files.
     """
     for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:
@@ -29,6 +31,9 @@ def prepare_streams():
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        with suppress(io.UnsupportedOperation):  # our caller has read from it: it stays as it is
+            sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def _text_stream(descriptor, mode):

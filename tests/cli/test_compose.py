@@ -48,6 +48,8 @@ def test_nothing_is_overwritten_but_its_own(here):
     [
         (["1"], "there is no continuation 1 yet"),
         (["a", "9"], "there is no continuation 9: give 1 to 3"),
+        (["a", "1" * 5000], "there is no continuation 111"),
+        (["a", "1000000001"], "there is no continuation 1000000001: give 1 to 3"),
         (["/undo"], "there is nothing to take back"),
         (["/what"], "/what is none of /undo"),
         (["/temp warm"], "/temp needs a number, such as /temp .7; it is 0.7"),
@@ -65,6 +67,44 @@ def test_mistakes_end_nothing(here, lines, says):
 def test_a_slash_and_a_digit_can_be_written(here):
     compose("//path", " 1", "/save out.txt")
     assert (here / "out.txt").read_text() == "/path 1"
+
+
+@pytest.mark.parametrize("line", ["²", "x²", "①", "١"])
+def test_digits_of_other_kinds_are_text(here, line):
+    compose("a", line, "/save out.txt")
+    assert (here / "out.txt").read_text() == "a" + line
+
+
+def test_zeros_before_a_number_change_nothing(here):
+    compose("a", "1", "/save one.txt")
+    compose("a", "0" * 5000 + "1", "/save other.txt")
+    assert (here / "one.txt").read_text() == (here / "other.txt").read_text() != "a"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_bytes_that_are_no_text_are_a_mistake(here, encoding):
+    words = [sys.executable, "-m", "pydarknet", "compose", "net.cfg", "net.weights", "-len", "5"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": encoding}
+    result = subprocess.run(words, input=b"a\n\xff\nb\n/save out.txt\n", capture_output=True, env=environment, timeout=60)
+    assert result.returncode == 0 and b"none for '\\udcff'" in result.stderr and result.stderr.count(b"\n") == 1
+    assert (here / "out.txt").read_text() == "ab"
+
+
+def test_a_line_without_an_end_is_not_read_whole(here):
+    result = run("compose", "net.cfg", "net.weights", stdin=b"a\n" + bytes(3 << 20))
+    assert (
+        result.code == 1
+        and result.err == "pydarknet: standard input: a line of more than 1,048,576 characters: give shorter ones\n"
+    )
+    assert result.out.endswith(b"a\n"), "the text is not lost"
+
+
+def test_standard_input_that_cannot_be_read(here):
+    words = f"{sys.executable} -m pydarknet compose net.cfg net.weights <&-"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(words, shell=True, capture_output=True, env=environment, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == b"pydarknet: standard input: cannot read this text: Bad file descriptor\n"
 
 
 def test_a_control_out_of_its_range_is_told_at_once(here):
