@@ -17,7 +17,7 @@ import click
 from pydarknet import __version__
 from pydarknet.cli.commands import Group
 from pydarknet.cli.streams import drop, prepare_streams, tell, write_error
-from pydarknet.errors import CfgWarning, PydarknetError
+from pydarknet.errors import CfgWarning, PydarknetError, printable
 
 SECTIONS = {  # of the help: {command: the module under pydarknet.cli that has it}
     "Train": {"train": "train", "new": "new", "corpus": "corpus"},
@@ -99,6 +99,8 @@ def _explain(error):
     if isinstance(error, SystemExit):
         return error.code
     if isinstance(error, click.ClickException):
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # whose message is the help, of many lines
+            error.message = printable(error.message)  # type: ignore[misc] # it may quote a word of any length
         text = io.StringIO()
         error.show(text)
         write_error(text.getvalue())

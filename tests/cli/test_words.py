@@ -32,6 +32,33 @@ def error_of(*arguments):
     return result.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ops", "net.cfg", "{}"),
+        ("ops", "--{}"),
+        ("{}",),
+        ("train", "net.cfg", "text", "--valid-fraction", "{}"),
+        ("train", "net.cfg", "text", "--max-batches", "{}"),
+        ("train", "net.cfg", "text", "--name", "/{}"),
+        ("score", "net.cfg", "net.weights", "text", "--by", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_what_was_typed_forges_no_line_and_stays_short(words):
+    for bad, shown in (
+        ("x\npydarknet: all is saved", r"x\npydarknet: all is saved"),
+        ("x\u202ey\x1b[31mz", r"x\u202ey\x1b[31mz"),
+        ("x" * 100_000, "x ... "),
+    ):
+        result = run(*(word.format(bad) for word in words))
+        usage, hint, empty, error, *more = result.err.splitlines()
+        assert (result.code, result.out, empty, more) == (2, b"", "", [])
+        assert usage.startswith("Usage: pydarknet ") and hint.startswith("Try 'pydarknet ")
+        assert error.startswith("Error: ") and error.isprintable() and shown in error.replace("\\\\", "\\")
+        assert len(error) < 2200
+
+
 @pytest.mark.parametrize("dashes", ["-", "--"])
 @pytest.mark.parametrize("path", [path for path in LEAVES if path[0] != "rnn"], ids=" ".join)
 def test_every_long_option_works_with_one_dash_and_with_two(path, dashes):
