@@ -11,6 +11,7 @@ from command_line import done, make_network, run
 from runs import environment, write_cfg, write_text
 
 from pydarknet.cli import COMMANDS, SECTIONS, cli
+from pydarknet.cli.commands import Number
 
 
 def leaves(group=cli, path=()):
@@ -67,7 +68,7 @@ def test_every_long_option_works_with_one_dash_and_with_two(path, dashes):
         if isinstance(option, click.Option):
             name = dashes + option.opts[-1].lstrip("-")
             choices = getattr(option.type, "choices", None)
-            known = {click.IntRange: "1", click.FloatRange: ".5"}
+            known = {click.IntRange: "1", Number: ".5"}
             value = [] if option.is_flag else [choices[0] if choices else known.get(type(option.type), "1")]
             context = command.make_context(path[-1], [name, *value], resilient_parsing=True, **cli.context_settings)
             assert context.params[option.name] not in (None, False), name
