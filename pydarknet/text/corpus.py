@@ -164,17 +164,17 @@ class Corpus:
             raise InputError(f"fraction={fraction}: the part to hold out is more than 0 and less than 1")
         if parts < 1:
             raise InputError(f"parts={parts}: it must be a whole number from 1")
-        ends = [self._length * i // parts for i in range(parts + 1)]
-        middles = [stop - round((stop - start) * fraction) for start, stop in pairwise(ends)]
-        pairs = list(zip(ends, middles)), list(zip(middles, ends[1:]))
-        if min(stop - start for pieces in pairs for start, stop in pieces) < 2:
+        sizes = self._length // parts, -(-self._length // parts)  # of all stretches: known before a list of them takes memory
+        held_out = [round(size * fraction) for size in sizes]
+        if min(*held_out, *(size - held for size, held in zip(sizes, held_out))) < 2:
             into = f" in {parts} places" if parts > 1 else ""
             raise TextError(
                 f"{self.locate(0)}: {self._length} {self._store.unit}s cannot be split {1 - fraction:g} to "
                 f"{fraction:g}{into}, as each part needs at least two; give a longer text or another fraction"
             )
-        train, valid = (self._joined(pieces) for pieces in pairs)
-        return train, valid
+        ends = [self._length * i // parts for i in range(parts + 1)]
+        middles = [stop - round((stop - start) * fraction) for start, stop in pairwise(ends)]
+        return self._joined(list(zip(ends, middles))), self._joined(list(zip(middles, ends[1:])))
 
     def stretches(self) -> "list[Corpus]":
         """The parts of this text that were joined to it by :meth:`split`, in order; else the text itself."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -117,6 +118,33 @@ def test_several_places_are_held_out(tmp_path, options):
         text.split(0.25, parts=9)
     with pytest.raises(InputError, match="parts=0"):
         text.split(0.25, parts=0)
+
+
+def test_too_many_places_are_refused_before_they_take_memory():
+    text = Corpus.from_symbols(bytes(2560))
+    tracemalloc.start()
+    for parts in (641, 10**6, 10**7, 2 * 10**9, 10**30):
+        with pytest.raises(TextError, match=f"2560 bytes cannot be split 0.5 to 0.5 in {parts} places"):
+            text.split(0.5, parts)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20
+    train, valid = text.split(0.5, 640)
+    assert len(train) == len(valid) == 1280
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.6, 0.9])
+@pytest.mark.parametrize("length", range(2, 60, 3))
+def test_places_are_refused_where_one_of_them_is_too_short(length, fraction):
+    text = Corpus.from_symbols(bytes(length))
+    for parts in range(1, length + 2):
+        sizes = [length * (i + 1) // parts - length * i // parts for i in range(parts)]
+        held_out = [round(size * fraction) for size in sizes]
+        if min(*held_out, *(size - held for size, held in zip(sizes, held_out))) < 2:
+            with pytest.raises(TextError, match="each part needs at least two"):
+                text.split(fraction, parts)
+        else:
+            assert [len(part) for part in text.split(fraction, parts)] == [length - sum(held_out), sum(held_out)]
 
 
 def test_symbols_out_of_the_networks_range_are_located(tmp_path):
