@@ -9,11 +9,12 @@ import click
 
 from pydarknet.cli.commands import Number, command
 from pydarknet.cli.options import (
+    LONGEST_SEED,
     PATH,
     bytes_option,
     cfg_argument,
     dialect_option,
-    open_text,
+    read_text,
     seed_option,
     srand_option,
     text_argument,
@@ -189,8 +190,7 @@ def generatetactic(cfg, weights, text, length, as_bytes, temperature, tokens_fil
     """
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     spell = _speller(network, tokens_file)
-    with open_text(text) as file:
-        prompt = file.read()
+    prompt = read_text(text, LONGEST_SEED)
     random = darknet_random(network, srand)
     write_bytes(map(spell, generate_tactic(network, prompt, length, temperature, random)), raw=as_bytes)
     write_bytes([b"\n"])
@@ -242,8 +242,7 @@ def _read_seed(seed, seed_file):
     """The seed's bytes; None where none is given."""
     if seed_file is None:
         return None if seed is None else os.fsencode(seed)
-    with open_text(seed_file) as file:
-        return file.read()
+    return read_text(seed_file, LONGEST_SEED, "seed")
 
 
 def _check_utf8(seed):

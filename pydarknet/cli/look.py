@@ -8,7 +8,7 @@ from itertools import groupby
 import click
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, weights_argument
+from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text, weights_argument
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.cells import features_of, find_cells, read_cells
 from pydarknet.network import load_network
@@ -21,6 +21,7 @@ POSITIVE = (230, 223, 216, 215, 208, 202)  # of the terminal's 256 colours, towa
 NEGATIVE = (195, 153, 117, 75, 33, 27)  # towards blue
 MARKS = "=- +#"  # from the least to the greatest, where there are no colours
 SEARCHED = 3  # cells of each feature
+LONGEST = 4 << 20  # bytes of a text: an LSTM of 512 cells takes 3.5 KB for each
 
 
 @command(sections={"Cells": "layer cell gate find patterns", "Output": "html color"})
@@ -60,8 +61,7 @@ def look(cfg, weights, text, layer, cell, gate, find, patterns, html, color, dia
     if html:
         check_output(html, [cfg, weights, text])
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
-    with open_text(text) as file:
-        data = file.read()
+    data = read_text(text, LONGEST)
     cells = read_cells(network, data, layer)
     H = cells.values.shape[1]
     if cell is not None and cell >= H:

@@ -18,9 +18,11 @@ from pydarknet.darknet.recipes import find
 from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import reported, show, why
 from pydarknet.system.kinds import CFG, WEIGHTS, is_kind
+from pydarknet.text.tokens import CANNOT_READ
 
 PATH = click.Path(path_type=str, readable=False)  # what cannot be read is said by whoever reads it
 SLOW = 1.0  # seconds, after which progress is shown
+LONGEST_SEED = 16 << 20  # bytes that are read before a text begins; they are read one by one, which takes minutes
 DIALECTS = Choice([d.value for d in Dialect])
 
 cfg_argument = click.argument("cfg", type=PATH)
@@ -98,7 +100,8 @@ def is_stdin(paths):
 def open_text(path):
     """The file at ``path``, or standard input for None and ``-``, to be read as bytes.
 
-    Raises TextError, then and later; InputError if standard output goes to the very file that is read.
+    Raises TextError, then and later, and for a device, which may have no end; InputError if standard output goes to the
+    very file that is read.
     """
     if path in (None, "-"):
         if sys.stdin.isatty():
@@ -106,11 +109,22 @@ def open_text(path):
         _check_standard_output(sys.stdin, "standard input")
         yield io.BufferedReader(_Readable(sys.stdin.buffer, "standard input"))
         return
-    with reported(TextError, path, "cannot read this text"):
+    with reported(TextError, path, CANNOT_READ):
         file = open(path, "rb")
     with file:
+        _check_no_device(file, show(path))
         _check_standard_output(file, show(path))
         yield io.BufferedReader(_Readable(file, show(path)))
+
+
+def read_text(path, longest, what="text"):
+    """The bytes of :func:`open_text`, up to ``longest`` of them: a pipe may have no end. Raises TextError for more."""
+    with open_text(path) as file:
+        data = file.read(longest + 1)
+    if len(data) > longest:
+        name = "standard input" if path in (None, "-") else show(path)
+        raise TextError(f"{name}: more than {longest:,} bytes: give a shorter {what}")
+    return data
 
 
 def showing(scored, total):
@@ -137,6 +151,19 @@ def showing_trials(quiet=False):
 
     with tqdm(leave=False, dynamic_ncols=True, file=sys.stderr, bar_format="{desc}") as bar:
         yield lambda output: bar.set_description_str(f"pydarknet: how fast is a GRU of {output} here?")
+
+
+def _check_no_device(file, name):
+    """Raise TextError for a device other than a terminal, /dev/null, and standard input by another name."""
+    status = os.fstat(file.fileno())
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)) or file.isatty():
+        return
+    if os.path.samestat(status, os.stat(os.devnull)):
+        return
+    with suppress(OSError):  # a stream of a test has no number
+        if os.path.samestat(status, os.fstat(sys.stdin.fileno())):
+            return
+    raise TextError(f"{name}: {CANNOT_READ}: a device, not a regular file; save the text to a file first")
 
 
 def _check_standard_output(file, name):
@@ -167,4 +194,4 @@ class _Readable(io.RawIOBase):
 
 
 def _cannot_read(name, error):
-    return TextError(f"{name}: cannot read this text: {why(error)}")
+    return TextError(f"{name}: {CANNOT_READ}: {why(error)}")

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import PATH, cfg_argument, dialect_option, open_text, seed_option, showing, weights_argument
+from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text, seed_option, showing, weights_argument
 from pydarknet.cli.streams import columns_of
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.sample import DEFAULT_SEED
@@ -19,6 +19,7 @@ from pydarknet.inference.surprise import MEASURES, lines_of, most_surprising
 from pydarknet.network import load_network
 from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.text.corpus import Corpus
+from pydarknet.text.stores import IN_MEMORY
 from pydarknet.views.score_page import level, page, shown_as
 
 STYLES = ("", "33", "38;5;208", "31", "1;37;41")  # of the levels: yellow, orange, red, white on red
@@ -69,8 +70,7 @@ def score(cfg, weights, text, top, by, as_json, html, color, seed, dialect):
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     if network.inputs > 256:
         raise InputError(f"score is for networks over bytes: the cfg has inputs={network.inputs}")
-    with open_text(text) as file:
-        data = file.read()
+    data = read_text(text, IN_MEMORY)
     with Corpus.from_symbols(data, show(text)) as corpus:
         scored = surprise(
             network, blocks_of_corpus(corpus, network.inputs), DEFAULT_SEED if seed is None else os.fsencode(seed)

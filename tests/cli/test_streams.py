@@ -12,6 +12,7 @@ from command_line import make_network, run
 from runs import environment, write_cfg, write_text
 
 from pydarknet.cli import COMMANDS, cli, main, options
+from pydarknet.cli import look as look_module
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
@@ -107,6 +108,58 @@ def test_standard_input_that_cannot_be_read(folder, command):
         result = shell(folder, f"{command} net.cfg net.weights {source}")
         assert (result.returncode, result.stdout) == (1, b"")
         assert result.stderr == b"pydarknet: standard input: cannot read this text: " + why + b"\n"
+
+
+READS_WHOLE = {  # commands that hold a text in memory: what stands before its name, and how many bytes they take
+    "generate": ("net.cfg net.weights --seed-file", 16 << 20),
+    "generatetactic": ("net.cfg net.weights", 16 << 20),
+    "look": ("net.cfg net.weights", 4 << 20),
+    "score": ("net.cfg net.weights", 64 << 20),
+}
+
+
+@pytest.mark.parametrize(
+    "line", [*(f"{command} {words}" for command, (words, _) in READS_WHOLE.items()), "vec net.cfg net.weights"]
+)
+def test_a_device_is_no_text(folder, line):
+    result = shell(folder, f"{line} /dev/zero")
+    assert (result.returncode, result.stdout) == (1, b"")
+    says = "pydarknet: /dev/zero: cannot read this text: a device, not a regular file; save the text to a file first\n"
+    assert result.stderr.decode() == says
+
+
+@pytest.mark.parametrize("source", ["- < /dev/zero", "/dev/stdin < /dev/zero", "fifo"])
+@pytest.mark.parametrize("command", READS_WHOLE)
+def test_a_text_without_an_end_is_refused(folder, command, source):
+    words, longest = READS_WHOLE[command]
+    os.mkfifo(folder / "fifo")
+    with subprocess.Popen(["sh", "-c", "exec cat /dev/zero > fifo"], cwd=folder) as endless:
+        try:
+            result = shell(folder, f"{command} {words} {source}")
+        finally:
+            endless.kill()
+    name, what = "standard input" if source[0] == "-" else source.split()[0], "seed" if command == "generate" else "text"
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr.decode() == f"pydarknet: {name}: more than {longest:,} bytes: give a shorter {what}\n"
+
+
+def test_a_text_from_a_pipe_or_standard_input_by_name_is_read(folder):
+    expected = shell(folder, "score net.cfg net.weights proof.txt").stdout
+    for line in ("score net.cfg net.weights /dev/stdin < proof.txt", "score net.cfg net.weights - < proof.txt"):
+        assert shell(folder, line).stdout == expected
+    os.mkfifo(folder / "fifo")
+    with subprocess.Popen(["sh", "-c", "exec cat proof.txt > fifo"], cwd=folder):
+        assert shell(folder, "score net.cfg net.weights fifo").stdout == expected
+    for source in ("/dev/stdin < /dev/null", "/dev/null < proof.txt"):
+        assert shell(folder, f"generate net.cfg net.weights -len 0 --seed-file {source}").returncode == 0
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_text_of_the_greatest_length_is_read(folder, monkeypatch, more):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(look_module, "LONGEST", len("goal >>intros.\n") - more)
+    result = run("look", "net.cfg", "net.weights", "proof.txt")
+    assert result.code == more and ("proof.txt: more than 14 bytes" in result.err) == bool(more)
 
 
 @pytest.mark.parametrize("command", READS_INPUT)
