@@ -242,7 +242,7 @@ def test_controls_are_the_librarys_and_change_the_text(tmp_path):
         (["-temp", "nan"], 1, "temperature is nan; it must be a number from 0"),
         (["--top-k", "0"], 2, "Invalid value for '--top-k'"),
         (["--top-p", "0"], 2, "Invalid value for '--top-p'"),
-        (["--top-p", "nan"], 1, "top_p is nan; it must be above 0 and at most 1"),
+        (["--top-p", "nan"], 2, "'nan' is not a number"),
         (["--min-p", "1.5"], 2, "Invalid value for '--min-p'"),
         (["--repetition-penalty", "0"], 2, "Invalid value for '--repetition-penalty'"),
         (["--repetition-penalty", "inf"], 1, "repetition_penalty is inf; it must be above 0"),
