@@ -80,13 +80,13 @@ def main(arguments=None):
     """Run the command line; return the exit code."""
     prepare_streams()
     _set_warnings()
+    typed = sys.argv[1:] if arguments is None else arguments
     try:
-        typed = sys.argv[1:] if arguments is None else arguments
         code = cli.main(args=arguments, prog_name="pydarknet", standalone_mode=False, obj=typed) or 0
         sys.stdout.flush()
         return code
     except BaseException as error:
-        code = _explain(error)
+        code = _explain(error, typed)
         try:
             sys.stdout.flush()
         except OSError:  # a second fault: the first has been told
@@ -94,8 +94,8 @@ def main(arguments=None):
         return code
 
 
-def _explain(error):
-    """Tell what went wrong in a line; return the exit code. An error that is nobody's mistake is raised again."""
+def _explain(error, typed):
+    """Tell what went wrong with the words ``typed``, in a line; return the exit code. Nobody's mistake is raised again."""
     if isinstance(error, SystemExit):
         return error.code
     if isinstance(error, click.ClickException):
@@ -109,7 +109,10 @@ def _explain(error):
         tell(error)
         return 1
     if isinstance(error, MemoryError):
-        tell(f"out of memory{f': {error}' if str(error) else ''}; a smaller batch, time_steps or output needs less")
+        commands = [word for word in typed if word in COMMANDS]
+        trains = commands[:1] == ["train"] or commands[:2] == ["rnn", "train"]
+        what = "a smaller batch, time_steps or output" if trains else "a shorter text or a smaller network"
+        tell(f"out of memory{f': {error}' if str(error) else ''}; {what} needs less")
         return 1
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         tell("interrupted")

@@ -205,14 +205,25 @@ def test_python_warnings_are_lines_even_where_they_are_made_errors(folder):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), MemoryError("Unable to allocate 3 GiB")])
-def test_out_of_memory_is_a_line_that_says_what_to_do(monkeypatch, error):
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("train net.cfg", "a smaller batch, time_steps or output needs less"),
+        ("-i 0 train net.cfg", "a smaller batch, time_steps or output needs less"),
+        ("rnn train net.cfg", "a smaller batch, time_steps or output needs less"),
+        ("score net.cfg net.weights train", "a shorter text or a smaller network needs less"),
+        ("rnn generate net.cfg -seed train", "a shorter text or a smaller network needs less"),
+        ("ops net.cfg", "a shorter text or a smaller network needs less"),
+    ],
+)
+def test_out_of_memory_is_a_line_that_says_what_to_do(monkeypatch, error, line, advice):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(cli, "invoke", fail)
-    result = run("ops", "x")
+    result = run(*line.split())
     assert result.code == 1 and result.err.startswith("pydarknet: out of memory") and result.err.count("\n") == 1
-    assert str(error) in result.err and "a smaller batch" in result.err
+    assert str(error) in result.err and result.err.endswith(f"; {advice}\n")
 
 
 def on_terminal(folder, line):
