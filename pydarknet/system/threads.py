@@ -18,6 +18,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from pydarknet.errors import TrainingError
+
 _NAMES = "scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads"
 _HOMES = "numpy._core._multiarray_umath", "numpy.core._multiarray_umath"  # of NumPy 2 and 1
 
@@ -41,7 +43,8 @@ class Team:
     def run(self, work):
         """Call ``work(n, meet)`` for each n below ``count``, on a thread each, and wait for all.
 
-        ``meet()`` waits until all have come there. An error in one of them ends all, and is raised here.
+        ``meet()`` waits until all have come there. An error in one of them ends all, and is raised here. Raises TrainingError
+        when a thread cannot be started.
         """
         if self.count == 1:
             work(0, lambda: None)
@@ -63,7 +66,12 @@ class Team:
         try:
             for n in range(1, self.count):
                 thread = threading.Thread(target=guarded, args=(n,), daemon=True)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise TrainingError(
+                        f"cannot start a thread to share the work: {error}; with OPENBLAS_NUM_THREADS=1 none is needed"
+                    ) from None
                 started.append(thread)
             guarded(0)
         except BaseException:  # no more threads can be had, or Ctrl-C between the lines

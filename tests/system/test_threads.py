@@ -6,8 +6,12 @@ import weakref
 
 import numpy as np
 import pytest
+from command_line import run
+from runs import write_cfg, write_text
 
 from pydarknet import load_network
+from pydarknet import network as network_module
+from pydarknet.errors import TrainingError
 from pydarknet.layers.gru import GRU
 from pydarknet.layers.layer import OneHot
 from pydarknet.layers.lstm import LSTM
@@ -67,7 +71,7 @@ def test_threads_that_cannot_be_had(monkeypatch):
 
     before = threading.active_count()
     monkeypatch.setattr(threading.Thread, "start", second_fails)
-    with pytest.raises(RuntimeError, match="can't start"):
+    with pytest.raises(TrainingError, match="cannot start a thread to share the work: can't start new thread; with OPENBLAS"):
         Team(3).run(lambda n, meet: meet())
     assert threading.active_count() == before
 
@@ -89,6 +93,39 @@ def test_a_network_does_without_threads_that_cannot_be_had(tmp_path, monkeypatch
     with pytest.warns(UserWarning, match="no more threads can be started: one does all the work"):
         np.testing.assert_array_equal(network.predict(symbols), expected)
     assert network.sharing == Sharing()
+
+
+def test_a_run_saves_when_a_thread_cannot_be_had_in_the_middle_of_a_call(tmp_path, monkeypatch):
+    """Whichever thread it is, of which layer, forward or backward; the run that goes on from there is the undisturbed one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(network_module, "sharing_of_a_call", lambda *_: Sharing(threads=3))
+    cfg, text, start, begun, fails_at = write_cfg(tmp_path), write_text(tmp_path), threading.Thread.start, 0, None
+
+    def counted(thread):
+        nonlocal begun
+        begun += thread._target.__name__ == "guarded"  # not those that can_start() tries
+        if begun == fails_at:
+            begun += 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", counted)
+    words = ("train", cfg, text, "--max-batches", 4, "-srand", 1, "--valid-fraction", 0.1, "--backup")
+    assert run(*words, "whole").code == 0
+    weights, total = (tmp_path / "whole" / "tiny_final.weights").read_bytes(), begun
+    each = total // 4
+    for fails_at in range(total - each, total - 1, max(1, each // 4)):
+        begun, folder = 0, f"at{fails_at}"
+        result = run(*words, folder)
+        saved, last = result.err.splitlines()[-2:]
+        assert result.code == 1, fails_at
+        assert last.startswith("pydarknet: cannot start a thread to share the work: can't start new thread; ")
+        assert saved.startswith(f"pydarknet: saved {folder}/tiny.backup after iteration "), result.err
+        assert run(*words, folder, "--resume").code == 0
+        assert (tmp_path / folder / "tiny_final.weights").read_bytes() == weights
+    begun, fails_at = 0, 1
+    result = run(*words, "never")
+    assert result.code == 1 and result.err.startswith("pydarknet: cannot start a thread") and result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("make", [LSTM, GRU])
