@@ -60,7 +60,7 @@ def test_every_room_is_in_the_package():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_wheel_and_source_distribution(tmp_path):
-    """Both are built; the wheel, installed elsewhere, trains, chooses a network, and writes; the sources pass the docs' tests."""
+    """Both are built; the wheel, installed elsewhere, trains, chooses a network, and writes; the sources pass theirs."""
 
     def do(*words, cwd=tmp_path, **variables):
         plain = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
