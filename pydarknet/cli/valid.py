@@ -17,6 +17,7 @@ from pydarknet.cli.options import (
     dialect_option,
     is_stdin,
     open_text,
+    read_text,
     seed_option,
     showing,
     texts_argument,
@@ -38,6 +39,7 @@ from pydarknet.inference.score import (
 from pydarknet.network import load_network
 from pydarknet.system.files import check_output, reported, write_atomically
 from pydarknet.text.corpus import Corpus
+from pydarknet.text.stores import IN_MEMORY
 
 FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
 UTF8_FIGURES = "utf8_characters", "bits_per_utf8_character", "nats_per_utf8_character"
@@ -159,8 +161,7 @@ def validtactic(cfg, weights, texts, seed, as_json, every, dialect):
 @contextmanager
 def _corpus(texts, tokenized):
     if is_stdin(texts):  # where the pieces begin is known only when all has been read
-        with open_text(None) as file:
-            yield Corpus.from_symbols(file.read(), "standard input")
+        yield Corpus.from_symbols(read_text(None, IN_MEMORY), "standard input")
         return
     with Corpus.open(texts, tokenized=tokenized) as corpus:
         yield corpus

@@ -18,9 +18,12 @@ from pydarknet.cli.options import (
     weights_argument,
 )
 from pydarknet.cli.streams import write_bytes
+from pydarknet.errors import TextError
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import line_vectors
 from pydarknet.network import load_network
+
+LONGEST = 16 << 20  # bytes of a line
 
 
 @command()
@@ -50,8 +53,16 @@ def vec(cfg, weights, texts, seed, layer, as_bytes, dialect):
     seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
     with ExitStack() as stack:
         files = [stack.enter_context(open_text(path)) for path in ((None,) if is_stdin(texts) else texts)]
-        vectors = line_vectors(network, chain.from_iterable(files), seed, layer)
+        vectors = line_vectors(network, chain.from_iterable(map(_lines, files)), seed, layer)
         write_bytes((line + _numbers(vector) for line, vector in vectors), raw=as_bytes)
+
+
+def _lines(file):
+    """The lines of ``file``, each bounded: a pipe may have none that ends."""
+    while line := file.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise TextError(f"a line of more than {LONGEST:,} bytes: vec prints a vector for each line; give shorter ones")
+        yield line
 
 
 def _numbers(vector):

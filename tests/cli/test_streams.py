@@ -143,6 +143,21 @@ def test_a_text_without_an_end_is_refused(folder, command, source):
     assert result.stderr.decode() == f"pydarknet: {name}: more than {longest:,} bytes: give a shorter {what}\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("valid net.cfg net.weights --streams 2", "standard input: more than 67,108,864 bytes: give a shorter text\n"),
+        (
+            "vec net.cfg net.weights",
+            "a line of more than 16,777,216 bytes: vec prints a vector for each line; give shorter ones\n",
+        ),
+    ],
+)
+def test_standard_input_without_an_end(folder, line, says):
+    result = shell(folder, f"{line} < /dev/zero")
+    assert (result.returncode, result.stdout, result.stderr.decode()) == (1, b"", f"pydarknet: {says}")
+
+
 def test_a_text_from_a_pipe_or_standard_input_by_name_is_read(folder):
     expected = shell(folder, "score net.cfg net.weights proof.txt").stdout
     for line in ("score net.cfg net.weights /dev/stdin < proof.txt", "score net.cfg net.weights - < proof.txt"):
