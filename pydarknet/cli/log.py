@@ -20,6 +20,7 @@ from pydarknet import __version__
 from pydarknet.cli.progress import Report
 from pydarknet.errors import InputError, TrainingError
 from pydarknet.system.files import reported, show, write_atomically
+from pydarknet.system.kinds import json_object
 from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.runs import Run, curves
 
@@ -138,9 +139,10 @@ def _iteration(line):
     if not line.endswith(b"\n"):
         return math.inf
     try:
-        return int(line.partition(b",")[0]) if line[:1].isdigit() else json.loads(line)["iteration"]
-    except (ValueError, TypeError, KeyError):
+        found = int(line.partition(b",")[0]) if line[:1].isdigit() else (json_object(line) or {}).get("iteration")
+    except ValueError:  # a text that begins with a digit
         return -1
+    return found if type(found) is int else -1
 
 
 class TensorBoard(Report):

@@ -124,9 +124,15 @@ def _is_safetensors(head):
     return 2 <= length < 1 << 32 and head[8:10] == b'{"'
 
 
-def _is_log(head):
+def json_object(line):
+    """The JSON object that ``line`` is, None if it is none, or one that Python cannot read: brackets by the thousand."""
     try:
-        record = json.loads(head.partition(b"\n")[0])
-        return isinstance(record, dict) and (("iteration" in record and "loss" in record) or "pydarknet" in record)
-    except ValueError:
-        return False
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_log(head):
+    record = json_object(head.partition(b"\n")[0]) or {}
+    return "pydarknet" in record or {"iteration", "loss"} <= record.keys()

@@ -2,7 +2,7 @@
 
 A log has one JSON object a line. One with ``iteration`` and ``loss`` is an iteration; one with ``valid_loss`` is, or is also,
 a measurement on the held-out text; one with ``sample`` a text that the network wrote; one with ``cfg`` a header. Whatever else
-stands in them is skipped. Losses are in nats in the log, in bits per character here.
+stands in them is skipped, and so are numbers that no run has. Losses are in nats in the log, in bits per character here.
 """
 
 import csv
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 from pydarknet.errors import TextError
 from pydarknet.system.files import show, why
+from pydarknet.system.kinds import json_object
 
 AXES = ("iterations", "characters", "time")
+LARGEST = 1e14  # of the numbers of a run: below it floats have room for the tenths that a chart reckons with
 
 
 @dataclass
@@ -48,7 +50,7 @@ def read_run(path):
     run = Run(show(path))
     elapsed, last = 0.0, None
     for record in _records(path, lines):
-        iteration = record.get("iteration")
+        iteration = _number(record.get("iteration"))
         if "cfg" in record:
             run = Run(show(path), record)
             elapsed, last = 0.0, None
@@ -57,12 +59,12 @@ def read_run(path):
         loss = _bits(record.get("avg_loss", record.get("loss")))
         if "loss" in record and loss is not None:
             run.training[iteration] = loss
-            seconds = record.get("seconds")
-            if isinstance(seconds, (int, float)):
-                elapsed += seconds * (max(1, iteration - last) if last is not None else 1)  # --log-every leaves some out
+            steps = max(1, iteration - last) if last is not None else 1  # --log-every leaves some out
+            elapsed = _number(elapsed + (_number(record.get("seconds")) or 0) * steps) or elapsed
             run.time[iteration], last = elapsed, iteration
-            if isinstance(record.get("characters"), (int, float)):
-                run.characters[iteration] = record["characters"]
+            characters = _number(record.get("characters"))
+            if characters is not None:
+                run.characters[iteration] = characters
         held_out = _bits(record.get("valid_loss"))
         if held_out is not None:
             run.held_out[iteration] = held_out
@@ -91,13 +93,13 @@ def _records(path, lines):
                 columns = next(csv.reader([line]))
                 continue
             else:
-                record = json.loads(line.removeprefix("# "))
-            if not isinstance(record, dict):
-                raise ValueError
-        except (ValueError, csv.Error):
+                record = json_object(line.removeprefix("# "))
+        except (ValueError, RecursionError, csv.Error):
+            record = None
+        if record is None:
             if number == len(lines) and not line.endswith("\n"):
                 return
-            raise TextError(f"{show(path)}:{number}: no JSON object: this is no log of `train --log`") from None
+            raise TextError(f"{show(path)}:{number}: no JSON object: this is no log of `train --log`")
         yield record
 
 
@@ -116,5 +118,10 @@ def curves(runs, axis):
     return found
 
 
+def _number(value):
+    """``value`` if it is a number that a run can have, else None."""
+    return value if type(value) in (int, float) and abs(value) < LARGEST else None
+
+
 def _bits(nats):
-    return nats / math.log(2) if isinstance(nats, (int, float)) and math.isfinite(nats) else None
+    return None if (number := _number(nats)) is None else number / math.log(2)
