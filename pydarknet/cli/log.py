@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import stat
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -49,16 +50,18 @@ class FileLog(Report):
 
     A run that begins writes ``header`` first. One that goes on ``after`` an iteration takes back what was logged of later
     ones: it was killed after its last checkpoint, and comes to them again. With ``every`` it logs every so many iterations,
-    and those with a measurement or a sample. Raises TrainingError if the file cannot be written.
+    and those with a measurement or a sample. What standard output or standard error goes to is written through these: each
+    writer of a file has a place in it of its own, where it would write over the other. Only a file is looked into, no pipe.
+    Raises TrainingError if the file cannot be written.
     """
 
     def __init__(self, path, header, after=None, every=1):
         self.name, self._every = show(path), every
         with reported(TrainingError, path, "cannot write the log"):
-            if os.path.isfile(path):
-                _take_back(path, after)
-            self._file = open(path, "a", encoding="utf-8")
-            if after is None or not self._file.tell():
+            stream = _stream_at(path)
+            goes_on = stream is None and os.path.isfile(path) and _take_back(path, after)
+            self._file = open(path, "a", encoding="utf-8") if stream is None else open(os.dup(stream), "w", encoding="utf-8")
+            if not goes_on:
                 self._put(self.head(header))
 
     def __exit__(self, *_):
@@ -121,8 +124,22 @@ def open_log(path, *arguments):
     return (CsvLog if os.fsdecode(path).lower().endswith(".csv") else JsonLog)(path, *arguments)
 
 
+def _stream_at(path):
+    """The number of standard output or error if ``path`` is what it goes to, None for any other and for a device."""
+    with suppress(OSError, ValueError):  # there is no such file yet
+        status = os.stat(path)
+        if not stat.S_ISCHR(status.st_mode):  # a device has no places, and the stream may be the null device, to be read only
+            for number in (1, 2):
+                if os.path.samestat(status, os.fstat(number)):
+                    return number
+    return None
+
+
 def _take_back(path, after):
-    """Cut the log's last lines off that are of an iteration beyond ``after``; end a line that was cut in the middle."""
+    """Cut the log's last lines off that are of an iteration beyond ``after``; end a line that was cut in the middle.
+
+    Return whether the run goes on in it.
+    """
     with open(path, "rb+") as file:
         lines = file.readlines()
         end = len(lines)
@@ -132,6 +149,7 @@ def _take_back(path, after):
         if end and not lines[end - 1].endswith(b"\n"):
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
+    return after is not None and end > 0
 
 
 def _iteration(line):

@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 from command_line import run
-from runs import LAYERS, write_cfg
+from runs import LAYERS, command, environment, write_cfg
 
 from pydarknet.views.runs import read_run
 
@@ -40,9 +43,9 @@ def test_an_iteration_that_is_none_is_not_taken_back(here, value):
     assert lines[4] == NESTED and [json.loads(line)["iteration"] for line in lines[5:]] == [3, 4]
 
 
-@pytest.mark.parametrize("command", ["plot", "report"])
+@pytest.mark.parametrize("reader", ["plot", "report"])
 @pytest.mark.parametrize("over", ["iterations", "characters", "time"])
-def test_numbers_that_no_run_has_are_skipped(here, command, over):
+def test_numbers_that_no_run_has_are_skipped(here, reader, over):
     huge = 10**400
     damaged = [
         f'{{"iteration": 2, "loss": {huge}}}',
@@ -56,7 +59,7 @@ def test_numbers_that_no_run_has_are_skipped(here, command, over):
         '{"iteration": 6, "loss": 2.5, "seconds": 2, "characters": 60}',
     ]
     Path("run.jsonl").write_text(GOOD + "\n".join(damaged) + "\n")
-    result = run(command, "run.jsonl", "--over", over, *(["-o", "page.html"] if command == "report" else []))
+    result = run(reader, "run.jsonl", "--over", over, *(["-o", "page.html"] if reader == "report" else []))
     assert (result.code, result.err) == (0, ""), result
     found = read_run("run.jsonl")
     assert sorted(found.training) == [1, 4, 5, 6] and found.training[6] == pytest.approx(2.5 / math.log(2))
@@ -78,3 +81,60 @@ def test_brackets_by_the_thousand_are_no_log(here, line):
     Path("run.jsonl").write_text(f"{GOOD}{line}\n")
     result = run("plot", "run.jsonl")
     assert result.code == 1 and result.err.count("\n") == 1 and "no JSON object" in result.err
+
+
+# Where they go
+
+
+def shell(line):
+    """Run a line of bash where ``train`` is a training of a few iterations; what it wrote."""
+    words = shlex.join(command("train", "tiny.cfg", "text.bin", "--no-sample", "--quiet"))
+    script = f'train() {{ {words} "$@"; }}; set -o pipefail; {line}'
+    result = subprocess.run(["bash", "-c", script], env=environment(), capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result
+    return result
+
+
+def logged(text):
+    """The iterations of a log's lines, "head" for a header, or the first word of a line of another kind."""
+    records = [json.loads(line) if line.startswith("{") else {"iteration": line.split()[0]} for line in text.splitlines()]
+    return [record.get("iteration", "head") for record in records]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_log_that_is_a_pipe(here, name):
+    if not os.path.exists(name):
+        pytest.skip("no such name on this system")
+    assert logged(shell(f"train --max-batches 2 --log {name} | cat").stdout) == ["head", 1, 2, "Saved"]
+    assert logged(shell(f"train --max-batches 4 --resume --log {name} | cat").stdout) == ["head", 3, 4, "Saved"]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "out.txt", "link"])
+def test_a_log_in_the_file_that_standard_output_goes_to(here, name):
+    """Nothing is written over: the lines of both stand one after the other, also where the shell appends."""
+    os.symlink("out.txt", "link")
+    shell(f"train --max-batches 2 --log {name} > out.txt")
+    assert logged(Path("out.txt").read_text()) == ["head", 1, 2, "Saved"]
+    shell(f"train --max-batches 4 --resume --log {name} >> out.txt")
+    assert logged(Path("out.txt").read_text()) == ["head", 1, 2, "Saved", "head", 3, 4, "Saved"]
+    Path("out.txt").write_text("my own notes\n")
+    shell(f"train --max-batches 6 --resume --log {name} >> out.txt")
+    assert logged(Path("out.txt").read_text()) == ["my", "head", 5, 6, "Saved"]
+    shell(f"train --max-batches 8 --resume --log {name} > out.txt")
+    assert logged(Path("out.txt").read_text()) == ["head", 7, 8, "Saved"]
+
+
+@pytest.mark.parametrize("name", ["/dev/stderr", "err.txt"])
+def test_a_log_in_the_file_that_standard_error_goes_to(here, name):
+    train = shlex.join(command("train", "tiny.cfg", "text.bin", "--no-sample"))
+    shell(f"{train} --max-batches 2 --log {name} 2> err.txt")
+    assert logged(Path("err.txt").read_text()) == ["head", 1, "1:", 2, "2:"]
+    shell(f"{train} --max-batches 3 --resume --log {name} 2> err.txt")
+    assert logged(Path("err.txt").read_text()) == ["head", "pydarknet:", "pydarknet:", 3, "3:"]
+
+
+def test_a_log_that_another_program_reads(here):
+    shell("train --max-batches 2 --log >(cat > log; touch done); while [ ! -e done ]; do sleep .1; done")
+    assert logged(Path("log").read_text()) == ["head", 1, 2]
+    shell("rm done; train --max-batches 4 --resume --log >(cat > log; touch done); while [ ! -e done ]; do sleep .1; done")
+    assert logged(Path("log").read_text()) == ["head", 3, 4]
