@@ -5,6 +5,7 @@ Each is a :class:`~pydarknet.cli.progress.Report`, called with every step and th
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -21,7 +22,8 @@ from pydarknet import __version__
 from pydarknet.cli.progress import Report
 from pydarknet.errors import InputError, TrainingError
 from pydarknet.system.files import reported, show, write_atomically
-from pydarknet.system.kinds import json_object
+from pydarknet.system.kinds import LOG, LOG_HEADERS, json_object, kind_of_file
+from pydarknet.training.run_state import meaning
 from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.runs import Run, curves
 
@@ -29,7 +31,7 @@ PICTURE_TAKES = 0.01  # of the time, at most
 
 
 def header(trainer, command, srand):
-    """What the first line of a log says of the run of ``trainer``."""
+    """What the first line of a log says of the run of ``trainer``; ``run`` is the same when it goes on."""
     held_out = trainer.validation.corpus if trainer.validation else None
     return {
         "pydarknet": __version__,
@@ -38,6 +40,7 @@ def header(trainer, command, srand):
         "text": ", ".join(show(name) for name in trainer.corpus.names[:20]),
         "characters_of_text": len(trainer.corpus),
         "digest_of_text": trainer.text_digest,
+        "run": _digest([meaning(trainer.network), trainer.text_digest]),
         "held_out": len(held_out) if held_out else 0,
         "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -45,24 +48,37 @@ def header(trainer, command, srand):
     }
 
 
+def _digest(what):
+    return hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+
+
+def check_log(path):
+    """Raise InputError if a log would be appended to a file that is none."""
+    with reported(InputError, path, "cannot read this log"):
+        if not os.path.isfile(path) or not os.path.getsize(path) or _stream_at(path) or kind_of_file(path) is LOG:
+            return
+    raise InputError(f"{show(path)}: is not a log of pydarknet, to which one could be appended: give the log another name")
+
+
 class FileLog(Report):
     """Appends to the file at ``path``, whole lines at once.
 
-    A run that begins writes ``header`` first. One that goes on ``after`` an iteration takes back what was logged of later
-    ones: it was killed after its last checkpoint, and comes to them again. With ``every`` it logs every so many iterations,
-    and those with a measurement or a sample. What standard output or standard error goes to is written through these: each
-    writer of a file has a place in it of its own, where it would write over the other. Only a file is looked into, no pipe.
-    Raises TrainingError if the file cannot be written.
+    A run that begins writes ``header`` first. One that goes on ``after`` an iteration, with this ``average`` of the loss, takes
+    back what it logged of later ones: it was killed after its last checkpoint, and comes to them again. With ``every`` it logs
+    every so many iterations, and those with a measurement or a sample. What standard output or standard error goes to is
+    written through these: each writer of a file has a place in it of its own, where it would write over the other. Only a file
+    is looked into, no pipe. Raises TrainingError if the file cannot be written.
     """
 
-    def __init__(self, path, header, after=None, every=1):
+    def __init__(self, path, header, after=None, average=None, every=1):
         self.name, self._every = show(path), every
+        head = self.head(header)
         with reported(TrainingError, path, "cannot write the log"):
             stream = _stream_at(path)
-            goes_on = stream is None and os.path.isfile(path) and _take_back(path, after)
+            goes_on = stream is None and os.path.isfile(path) and _take_back(path, head[0], after, average)
             self._file = open(path, "a", encoding="utf-8") if stream is None else open(os.dup(stream), "w", encoding="utf-8")
             if not goes_on:
-                self._put(self.head(header))
+                self._put(head)
 
     def __exit__(self, *_):
         with suppress(OSError):  # what could not be written has been told
@@ -135,32 +151,70 @@ def _stream_at(path):
     return None
 
 
-def _take_back(path, after):
-    """Cut the log's last lines off that are of an iteration beyond ``after``; end a line that was cut in the middle.
+def _take_back(path, head, after, average):
+    """Cut off what the run of the header ``head`` logged beyond ``after``; return whether it goes on in this log.
 
-    Return whether the run goes on in it.
+    Of any other log all is kept. A line that was cut in the middle is ended.
     """
     with open(path, "rb+") as file:
         lines = file.readlines()
-        end = len(lines)
-        while end and after is not None and _iteration(lines[end - 1]) > after:
-            end -= 1
+        goes_on, end = _place(lines, head, after, average)
         file.truncate(sum(map(len, lines[:end])))
         if end and not lines[end - 1].endswith(b"\n"):
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
-    return after is not None and end > 0
+    return goes_on
 
 
-def _iteration(line):
-    """The iteration of a line of the log; of half a line, at its end, one beyond all; of any other line -1."""
+def _place(lines, head, after, average):
+    """Whether a run goes on in the ``lines`` of a log, and how many of them to keep.
+
+    It does if the last header is of such a run, and they tell no other average ``after`` that iteration. If they tell none,
+    with which it would be known for certain, no whole line is cut off.
+    """
+    end, heads = len(lines), [line for line in lines if line.startswith(LOG_HEADERS)]
+    if after is None or not heads or _run_of(heads[-1]) != _run_of(head.encode()):
+        return False, end
+    while end and _figures(lines[end - 1])[0] > after:
+        end -= 1
+    found = _average_at(lines[:end], after)
+    if found is None:
+        return True, len(lines) - (not lines[-1].endswith(b"\n"))
+    return (True, end) if found == average else (False, len(lines))
+
+
+def _run_of(line):
+    """The run of a header, and of which kind of log it is."""
+    return line[:1], (json_object(line.removeprefix(b"# ")) or {}).get("run")
+
+
+def _average_at(lines, iteration):
+    """The running average after ``iteration``, if the last of the ``lines`` are of this one; else None."""
+    for line in reversed(lines):
+        at, average = _figures(line)
+        if at != iteration:
+            return None
+        if average is not None:
+            return average
+    return None
+
+
+def _figures(line):
+    """The iteration and the running average of a line of the log; of half a line, at its end, an iteration beyond all.
+
+    The average of a measurement or a sample is None; the iteration of any other line -1.
+    """
     if not line.endswith(b"\n"):
-        return math.inf
-    try:
-        found = int(line.partition(b",")[0]) if line[:1].isdigit() else (json_object(line) or {}).get("iteration")
-    except ValueError:  # a text that begins with a digit
-        return -1
-    return found if type(found) is int else -1
+        return math.inf, None
+    if line[:1].isdigit():
+        try:
+            iteration, _, average = line.split(b",", 3)[:3]
+            return int(iteration), float(average)
+        except ValueError:  # a text that begins with a digit
+            return -1, None
+    record = json_object(line) or {}
+    iteration = record.get("iteration")
+    return iteration if type(iteration) is int else -1, record.get("avg_loss")
 
 
 class TensorBoard(Report):

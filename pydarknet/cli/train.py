@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pydarknet.cli.commands import Number, command, typed_words
-from pydarknet.cli.log import Picture, TensorBoard, header, open_log
+from pydarknet.cli.log import Picture, TensorBoard, check_log, header, open_log
 from pydarknet.cli.options import (
     PATH,
     check_name,
@@ -266,6 +266,8 @@ def train(
             inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
             for output in filter(None, (log_file, plot_file) if ranks.first else ()):
                 check_output(output, [*inputs, start] if start else inputs)
+            if log_file and ranks.first:
+                check_log(log_file)
             train_call = stack.enter_context(_gradients(network, processes, device, ranks if mpi else None, verbose))
             trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
         ranks.check_alike(trainer)
@@ -286,7 +288,7 @@ def train(
             trainer.interrupted = lambda: bool(stop)
             if log_file and ranks.first:
                 head = header(trainer, shlex.join(["pydarknet", *typed_words()]), srand)
-                reports.append(stack.enter_context(open_log(log_file, head, after, log_every)))
+                reports.append(stack.enter_context(open_log(log_file, head, after, trainer.avg_loss, log_every)))
             if tensorboard and ranks.first:
                 reports.append(stack.enter_context(TensorBoard(tensorboard, after)))
             if plot_file and ranks.first:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 HEAD = 1 << 16  # bytes that are looked at
+LOG_HEADERS = b'{"pydarknet": ', b'# {"pydarknet": '  # of a log, of a table; the line may be longer than HEAD
 
 
 @dataclass(frozen=True)
@@ -134,5 +135,7 @@ def json_object(line):
 
 
 def _is_log(head):
+    if head.startswith((*LOG_HEADERS, b"iteration,loss,avg_loss,")):
+        return True
     record = json_object(head.partition(b"\n")[0]) or {}
     return "pydarknet" in record or {"iteration", "loss"} <= record.keys()

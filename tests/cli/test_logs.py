@@ -3,13 +3,14 @@
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 from command_line import run
-from runs import LAYERS, command, environment, write_cfg
+from runs import LAYERS, command, environment, write_cfg, write_text
 
 from pydarknet.views.runs import read_run
 
@@ -138,3 +139,98 @@ def test_a_log_that_another_program_reads(here):
     assert logged(Path("log").read_text()) == ["head", 1, 2]
     shell("rm done; train --max-batches 4 --resume --log >(cat > log; touch done); while [ ! -e done ]; do sleep .1; done")
     assert logged(Path("log").read_text()) == ["head", 3, 4]
+
+
+# What they leave alone
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_log_of_another_run_keeps_all_its_lines(here, name, every):
+    """Of the same cfg and text, but other random numbers: the average after that iteration tells."""
+    train("--max-batches", 9, "--no-sample", "--srand", 1, "--log", name)
+    before = Path(name).read_bytes()
+    there = ("--no-sample", "--srand", 2, "--backup", "b", "--log-every", every)
+    train(*there, "--max-batches", 6)
+    train(*there, "--max-batches", 8, "--resume", "--log", name)
+    assert Path(name).read_bytes().startswith(before)
+    assert sorted(read_run(name).training) == ([7, 8] if every == 1 else [8])
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+@pytest.mark.parametrize("other", ["cfg", "text"])
+def test_the_log_of_another_network_or_text_keeps_all_its_lines(here, name, other):
+    train("--max-batches", 9, "--no-sample", "--log", name)
+    before = Path(name).read_bytes()
+    if other == "cfg":
+        write_cfg(here, momentum=0.5)
+    else:
+        write_text(here, seed=5)
+    train("--max-batches", 6, "--no-sample", "--backup", "b")
+    train("--max-batches", 8, "--no-sample", "--backup", "b", "--resume", "--log", name)
+    assert Path(name).read_bytes().startswith(before) and sorted(read_run(name).training) == [7, 8]
+
+
+def test_a_run_goes_on_in_its_log_after_changes_that_make_no_other(here):
+    train("--max-batches", 6, "--no-sample", "--log", "log.jsonl", "--log-every", 4)
+    os.rename("log.jsonl", "moved.jsonl")
+    os.rename("backup", "b")
+    write_cfg(here, max_batches=99)
+    with open("moved.jsonl", "a") as file:
+        file.write('{"iterat')
+    train("--max-batches", 9, "--no-sample", "--backup", "b", "--resume", "--log", "moved.jsonl", "--log-every", 4)
+    assert logged(Path("moved.jsonl").read_text()) == ["head", 4, 8]
+
+
+def test_nothing_is_cut_off_where_it_is_not_known_whose_it_is(here):
+    """The line of the iteration that the run goes on after is missing, which only --log-every does."""
+    train("--max-batches", 6, "--no-sample", "--log", "log.jsonl")
+    lines = Path("log.jsonl").read_text().splitlines(keepends=True)
+    Path("log.jsonl").write_text("".join(lines[:6]) + lines[6].replace('"iteration": 6', '"iteration": 7'))
+    train("--max-batches", 8, "--no-sample", "--resume", "--log", "log.jsonl")
+    assert logged(Path("log.jsonl").read_text()) == ["head", 1, 2, 3, 4, 5, 7, 7, 8]
+
+
+def test_a_log_from_before_there_were_headers_that_name_the_run(here):
+    train("--max-batches", 6, "--no-sample")
+    before = "".join(f'{{"iteration": {n}, "loss": 1}}\n' for n in range(1, 9))
+    for head in ("", '{"pydarknet": "0.0.1", "cfg": ""}\n'):
+        Path("log.jsonl").write_text(head + before)
+        train("--max-batches", 7, "--no-sample", "--resume", "--log", "log.jsonl", "--backup", "backup")
+        assert Path("log.jsonl").read_text().startswith(head + before)
+        assert logged(Path("log.jsonl").read_text())[-2:] == ["head", 7]
+        train("--max-batches", 6, "--no-sample", "--overwrite")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("kind", ["text", "records", "table", "weights", "checkpoint", "picture"])
+def test_a_file_that_is_no_log_is_left_alone(here, kind, resume):
+    train("--max-batches", 2, "--no-sample", "--log", "log.jsonl")
+    content = {
+        "text": b"Bought milk.\nCalled Ann, 5 o'clock",
+        "records": b'{"name": "Ann"}\n{"iteration": 9}\n',
+        "table": b"name,age\nAnn,41\n",
+        "weights": Path("backup/tiny_final.weights").read_bytes(),
+        "checkpoint": Path("backup/tiny.checkpoint").read_bytes(),
+        "picture": b"<?xml version='1.0'?><svg/>\n",
+    }[kind]
+    for name in ("mine", "mine.csv"):
+        Path(name).write_bytes(content)
+        result = train("--max-batches", 4, "--log", name, "--backup", "b" if not resume else "backup",
+                       *["--resume"] * resume, code=1)  # fmt: skip
+        assert result.err.endswith(
+            f"{name}: is not a log of pydarknet, to which one could be appended: give the log another name\n"
+        ), result
+        assert Path(name).read_bytes() == content and not Path("b").exists() and not re.search(r"^\d+: ", result.err, re.M)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv"])
+def test_a_log_with_a_long_header_and_an_empty_file_are_appended_to(here, name):
+    """A header names every text, and a shell may find thousands."""
+    Path(name).touch()
+    train("--max-batches", 1, "--no-sample", "--log", name)
+    text = Path(name).read_text().replace('"command": "', f'"command": "{"x" * 100_000}', 1)
+    Path(name).write_text(text)
+    train("--max-batches", 2, "--no-sample", "--resume", "--log", name)
+    assert Path(name).read_text().startswith(text) and sorted(read_run(name).training) == [1, 2]
+    assert Path(name).read_text().count('"cfg": ') == 1

@@ -105,7 +105,7 @@ def test_json_log(here):
 
 
 def test_a_line_that_was_cut_off_does_not_spoil_the_next(here):
-    Path("log.jsonl").write_text('{"iteration": 1}\n{"iterat')
+    Path("log.jsonl").write_text('{"iteration": 1, "loss": 1}\n{"iterat')
     train("text.bin", "--log", "log.jsonl", "--max-batches", 1)
     lines = Path("log.jsonl").read_text().splitlines()
     assert lines[1] == '{"iterat' and "cfg" in json.loads(lines[2]) and json.loads(lines[3])["iteration"] == 1
