@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import re
 import stat
 import time
 from contextlib import suppress
@@ -21,7 +22,7 @@ import numpy as np
 from pydarknet import __version__
 from pydarknet.cli.progress import Report
 from pydarknet.errors import InputError, TrainingError
-from pydarknet.system.files import reported, show, write_atomically
+from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.system.kinds import LOG, LOG_HEADERS, json_object, kind_of_file
 from pydarknet.training.run_state import meaning
 from pydarknet.views.picture import check_picture, picture
@@ -58,6 +59,16 @@ def check_log(path):
         if not os.path.isfile(path) or not os.path.getsize(path) or _stream_at(path) or kind_of_file(path) is LOG:
             return
     raise InputError(f"{show(path)}: is not a log of pydarknet, to which one could be appended: give the log another name")
+
+
+def check_names(outputs, backups):
+    """Raise InputError if one of the ``outputs`` of a run is another of them, or may be written by its ``backups``."""
+    own = re.compile(rf"\.?{re.escape(backups.base)}[._](.*[._])?(weights|backup|checkpoint|new|previous|lock)")
+    for number, path in enumerate(outputs):
+        check_output(path, [*outputs[:number], *backups.planned()])
+        folder, name = os.path.split(os.path.realpath(path))
+        if folder == os.path.realpath(backups.folder) and own.fullmatch(name):
+            raise InputError(f"{show(path)}: the run saves its weights under such names in this folder: give it another name")
 
 
 class FileLog(Report):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pydarknet.cli.commands import Number, command, typed_words
-from pydarknet.cli.log import Picture, TensorBoard, check_log, header, open_log
+from pydarknet.cli.log import Picture, TensorBoard, check_log, check_names, header, open_log
 from pydarknet.cli.options import (
     PATH,
     check_name,
@@ -283,6 +283,7 @@ def train(
                 backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite, base, to_save))
                 for path in backups.planned():
                     check_output(path, inputs)
+                check_names([path for path in (log_file, plot_file) if path], backups)
             stop = stack.enter_context(StopSignals(mpi, ranks.first))
             stop.agreed = ranks.hear(stop.numbers)
             trainer.interrupted = lambda: bool(stop)

@@ -234,3 +234,35 @@ def test_a_log_with_a_long_header_and_an_empty_file_are_appended_to(here, name):
     train("--max-batches", 2, "--no-sample", "--resume", "--log", name)
     assert Path(name).read_text().startswith(text) and sorted(read_run(name).training) == [1, 2]
     assert Path(name).read_text().count('"cfg": ') == 1
+
+
+NAMES = [
+    "tiny_final.weights",
+    "tiny.backup",
+    "tiny_2.weights",
+    "tiny.checkpoint",
+    "tiny.checkpoint.previous",
+    "tiny_best.weights",
+]
+
+
+@pytest.mark.parametrize("name", [*(f"backup/{name}" for name in NAMES), "./backup/../backup/tiny_final.weights", "link"])
+def test_a_log_is_no_file_that_the_run_saves(here, name):
+    os.symlink("backup/tiny_final.1.weights", "link")
+    result = train("--max-batches", 4, "--save-every", 2, "--log", name, "--valid-fraction", ".1", code=1)
+    assert result.err.count("\n") == 1 and "give it another name" in result.err and not os.path.exists(name)
+    assert not list(Path("backup").glob("tiny*"))
+
+
+@pytest.mark.parametrize("name", ["backup/tiny.jsonl", "backup/tiny_log.csv", "backup/other.weights", "tiny.weights"])
+def test_a_log_may_stand_beside_the_files_that_the_run_saves(here, name):
+    train("--max-batches", 2, "--log", name)
+    assert sorted(read_run(name).training) == [1, 2]
+
+
+@pytest.mark.parametrize("plot", ["same.svg", "./same.svg"])
+def test_the_log_and_the_picture_are_two_files(here, plot):
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[plot]'")
+    result = train("--max-batches", 2, "--log", "same.svg", "--plot", plot, code=1)
+    assert result.err == f"pydarknet: {plot}: the output is another file of the same command: give it another name\n"
+    assert not os.path.exists("same.svg")
