@@ -1,4 +1,4 @@
-"""The logs of a training run: JSON lines, CSV, TensorBoard, and a picture of the curves.
+"""The logs of a training run: JSON lines, CSV, and a picture of the curves.
 
 Each is a :class:`~pydarknet.cli.progress.Report`, called with every step and the sample after it, if there is one.
 """
@@ -226,43 +226,6 @@ def _figures(line):
     record = json_object(line) or {}
     iteration = record.get("iteration")
     return iteration if type(iteration) is int else -1, record.get("avg_loss")
-
-
-class TensorBoard(Report):
-    """Losses, in nats, rate and samples as TensorBoard reads them, in the folder ``path``.
-
-    Raises InputError without tensorboardX or torch, TrainingError if the folder cannot be written.
-    """
-
-    def __init__(self, path, after=None):
-        self.name = show(path)
-        writer = _tensorboard_writer()
-        with reported(TrainingError, path, "cannot write the log"):
-            os.makedirs(path, exist_ok=True)
-        with reported(TrainingError, path, "tensorboardX cannot begin its log, for which it needs /dev/shm too"):
-            self._writer = writer(os.fsdecode(path), purge_step=None if after is None else after + 1)
-
-    def __exit__(self, *_):
-        with suppress(OSError):
-            self._writer.close()
-
-    def write(self, step, sample=None):
-        for name, value in (("loss/training", step.loss), ("loss/held_out", step.valid_loss), ("rate", step.rate)):
-            if value is not None:
-                self._writer.add_scalar(name, value, step.iteration)
-        if sample is not None:
-            self._writer.add_text("sample", f"    {sample}".replace("\n", "\n    "), step.iteration)
-
-
-def _tensorboard_writer():
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise InputError("--tensorboard needs tensorboardX: pip install tensorboardX, or leave it out") from None
-    return SummaryWriter
 
 
 class Picture(Report):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pydarknet.cli.commands import Number, command, typed_words
-from pydarknet.cli.log import Picture, TensorBoard, check_log, check_names, header, open_log
+from pydarknet.cli.log import Picture, check_log, check_names, header, open_log
 from pydarknet.cli.options import (
     PATH,
     check_name,
@@ -24,6 +24,7 @@ from pydarknet.cli.ranks import make_ranks
 from pydarknet.cli.run import follow, run_and_tell, tell_what_next
 from pydarknet.cli.signals import StopSignals
 from pydarknet.cli.streams import tell
+from pydarknet.cli.tensorboard import TensorBoard
 from pydarknet.darknet.weights import read_header
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training

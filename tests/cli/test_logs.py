@@ -1,11 +1,15 @@
 """The logs of `train`: where they go, what they leave alone, and what damaged ones are to those who read them."""
 
+import errno
 import json
 import math
 import os
 import re
+import resource
 import shlex
+import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -266,3 +270,67 @@ def test_the_log_and_the_picture_are_two_files(here, plot):
     result = train("--max-batches", 2, "--log", "same.svg", "--plot", plot, code=1)
     assert result.err == f"pydarknet: {plot}: the output is another file of the same command: give it another name\n"
     assert not os.path.exists("same.svg")
+
+
+# TensorBoard's
+
+
+def events(folder):
+    """The events of TensorBoard's files in a folder, oldest first; each is a record: length, its check, content, its check."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX: pip install '.[tensorboard]'")
+    for path in sorted(Path(folder).iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data, place = path.read_bytes(), 0
+        while place < len(data):
+            (length,) = struct.unpack_from("<Q", data, place)
+            yield event_pb2.Event.FromString(data[place + 12 : place + 12 + length])
+            place += length + 16
+
+
+def test_tensorboard_gets_what_the_log_gets_also_from_a_run_that_goes_on_at_once(here):
+    pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install '.[tensorboard]'")
+    usual = ("--tensorboard", "board", "--log", "log.jsonl", "--valid-fraction", ".1", "--valid-every", 2, "--sample-every", 4)
+    train("--max-batches", 3, *usual)
+    words = command("train", "tiny.cfg", "text.bin", "--max-batches", 5, "--resume", *usual)
+    subprocess.run(words, cwd=here, env=environment(), check=True, capture_output=True, timeout=120)
+    found = list(events("board"))
+    values = {(value.tag, event.step): value for event in found for value in event.summary.value}
+    records = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()[1:]]
+    expected = {}
+    for record in records:
+        for name, tag in (("loss", "loss/training"), ("rate", "rate"), ("valid_loss", "loss/held_out")):
+            if name in record:
+                expected[tag, record["iteration"]] = pytest.approx(record[name], rel=1e-6)  # float32
+    samples = {key: value for key, value in values.items() if key[0] == "sample/text_summary"}
+    assert {key: value.simple_value for key, value in values.items() if key not in samples} == expected
+    told = [(record["iteration"], record["sample"]) for record in records if "sample" in record]
+    assert [(step, value.tensor.string_val[0].decode()) for (_, step), value in samples.items()] == [
+        (step, f"    {sample}".replace("\n", "\n    ")) for step, sample in told
+    ]
+    assert [event.step for event in found if event.session_log.status == 1] == [4]  # START: what came after 3 is forgotten
+    assert all(abs(event.wall_time - time.time()) < 300 for event in found)
+
+
+def test_a_full_disk_ends_a_run_that_logs_for_tensorboard(here):
+    """Not in a thread that nobody hears of, while the run waits for ever; what was trained is saved."""
+    pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install '.[tensorboard]'")
+    limit = 1 << 15
+    result = subprocess.run(
+        command("train", "tiny.cfg", "text.bin", "--max-batches", 100_000, "--tensorboard", "board", "--quiet", "--no-sample"),
+        env=environment(), cwd=here, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    saved, told = result.stderr.splitlines()
+    assert (result.returncode, told) == (1, "pydarknet: board: cannot write the progress: File too large"), result
+    assert re.fullmatch(r"pydarknet: saved backup/tiny.backup after iteration \d+; --resume goes on", saved)
+
+
+def test_a_disk_that_is_full_at_the_end(here, monkeypatch):
+    writer = pytest.importorskip("tensorboardX.event_file_writer", reason="needs tensorboardX: pip install '.[tensorboard]'")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writer.EventsWriter, "close", full)
+    result = train("--max-batches", 1, "--quiet", "--tensorboard", "board", code=1)
+    assert result.err == "pydarknet: board: cannot write the log: No space left on device\n"
+    assert Path("backup/tiny_final.weights").exists()

@@ -1,7 +1,6 @@
 """``pydarknet train`` as a user meets it: options, lines, files, exit codes."""
 
 import csv
-import errno
 import json
 import math
 import os
@@ -12,11 +11,10 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from command_line import run
-from runs import LAYERS, SHARED_MEMORY, bytes_of, shown_on_terminal, start, write_cfg, write_text
+from runs import LAYERS, bytes_of, shown_on_terminal, start, write_cfg, write_text
 
 import pydarknet
 from pydarknet import load_network
@@ -507,24 +505,6 @@ def test_what_cannot_be_drawn(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert "--tensorboard needs tensorboardX: pip install" in train("text.bin", "--tensorboard", "board", code=1).err
     assert not Path("backup/tiny_final.weights").exists()
-
-
-def test_tensorboard_without_shared_memory(here, monkeypatch):
-    def writer(*_, **__):
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-
-    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=writer))
-    message = "board: tensorboardX cannot begin its log, for which it needs /dev/shm too"
-    assert message in train("text.bin", "--tensorboard", "board", code=1).err
-
-
-def test_tensorboard_gets_losses_and_samples(here):
-    pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install '.[tensorboard]'")
-    if not SHARED_MEMORY:
-        pytest.skip("tensorboardX needs shared memory")
-    train("text.bin", "--tensorboard", "board", "--valid-fraction", ".1", "--max-batches", 3)
-    (events,) = Path("board").iterdir()
-    assert all(tag in events.read_bytes() for tag in (b"loss/training", b"loss/held_out", b"rate", b"sample"))
 
 
 def test_samples_of_any_network_are_one_line_away_from_a_terminal(here):
