@@ -302,8 +302,8 @@ FAULTS = [
     Fault(
         "a token that equals the vocabulary's size passes in gather",
         "text/corpus.py",
-        "rows.max(initial=0) >= vocabulary",
-        "rows.max(initial=0) > vocabulary",
+        "rows.max() >= vocabulary",
+        "rows.max() > vocabulary",
         "text",
     ),
     Fault(
