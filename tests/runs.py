@@ -4,13 +4,14 @@ import fcntl
 import os
 import pty
 import random
+import re
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pydarknet
@@ -21,7 +22,6 @@ from pydarknet.training.trainer import Trainer
 
 # MPICH and the queues of multiprocessing, which tensorboardX takes, do nothing on a Linux without it.
 SHARED_MEMORY = sys.platform != "linux" or Path("/dev/shm").is_dir()
-
 LAYERS = """
 [lstm]
 output=7
@@ -99,10 +99,10 @@ def shown_on_terminal(*arguments, cwd):
 STARTED: list[subprocess.Popen] = []
 
 
-def start(*arguments, cwd, **options):
-    """Start the command line; standard output and error are pipes of text unless told otherwise."""
+def start(*arguments, cwd, program=("-m", "pydarknet"), **options):
+    """Start the command line, or another ``program`` with it; by default standard output and error are pipes of text."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard_signals, **options}
-    process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), **pipes)
+    process = subprocess.Popen([sys.executable, *program, *map(str, arguments)], cwd=cwd, env=environment(), **pipes)
     STARTED.append(process)
     return process
 
@@ -122,6 +122,40 @@ def heard_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
+HEARD = 1  # seconds in which a signal is heard, where nothing has to end before and no reader is waited for
+PATIENCE = 3  # seconds more, at most, for a reader that does not read
+
+
+SECONDS = re.compile(r' rate, (\S+) seconds, |"seconds": ([^,}]+)')  # of an iteration, in what a run says of it
+
+
+def start_up_time():
+    """Seconds that a process takes now to start and to end: what this machine has to do beside is in it."""
+    begun = time.monotonic()
+    run("--version", cwd=".", check=True)
+    return time.monotonic() - begun
+
+
+@contextmanager
+def ends_soon(reads=True):
+    """In the context a run is sent a signal and waited for: check that it takes not long.
+
+    Not long is a second, what a run waits for one who does not read (unless somebody ``reads``), and ten times what this
+    machine takes now to start a process, and what the run had to end first, an iteration or a part of a measurement: the
+    context appends its seconds to the list that it is given.
+    """
+    pieces, start_up, begun = [0.0], start_up_time(), time.monotonic()
+    yield pieces
+    took = time.monotonic() - begun
+    most = HEARD + (0 if reads else PATIENCE) + 10 * (max(pieces) + max(start_up, start_up_time()))
+    assert took < most, f"it ended {took:.2f} s after the signal; not long is {most:.2f} s"
+
+
+def seconds_of(lines):
+    """Those of the longest iteration that ``lines``, of a log or of standard error, tell of; 0 if they tell of none."""
+    return max((float(found[1] or found[2]) for found in map(SECONDS.search, lines) if found), default=0.0)
+
+
 def wait_until_it_listens(process):
     """Until a process of ``train`` takes the signals that stop it; before, they end Python as it starts."""
     status = Path(f"/proc/{process.pid}/status")
@@ -133,6 +167,18 @@ def wait_until_it_listens(process):
         if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
             return
         time.sleep(0.01)
+
+
+def wait_until_group_is_gone(group):
+    """Until no process of it is left; one that has ended is there until its parent, or init, has heard of that."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a worker outlives its run")
 
 
 def bytes_of(folder, *without):

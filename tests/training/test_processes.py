@@ -4,13 +4,25 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import LAYERS, bytes_of, command, environment, heard_signals, run, text, write_cfg, write_text
+from runs import (
+    LAYERS,
+    bytes_of,
+    ends_soon,
+    environment,
+    heard_signals,
+    run,
+    seconds_of,
+    start,
+    text,
+    wait_until_group_is_gone,
+    write_cfg,
+    write_text,
+)
 
 from pydarknet import load_network
 from pydarknet.errors import InputError, TrainingError
@@ -267,15 +279,7 @@ def test_nothing_is_left_running(tmp_path):
 def start_run(folder, **options):
     """The command line at work in two processes, after its first iterations."""
     cfg, words = write_cfg(folder, batch=16, subdivisions=1, max_batches=10**6), write_text(folder)
-    process = subprocess.Popen(
-        command("train", cfg, words, "--processes", "2", "--srand", "1"),
-        cwd=folder,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heard_signals,
-        **options,
-    )
+    process = start("train", cfg, words, "--processes", 2, "--srand", 1, cwd=folder, **options)
     for _ in range(3):
         process.stderr.readline()
     return process
@@ -284,8 +288,10 @@ def start_run(folder, **options):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_to_all_stops_all(tmp_path, number, code):
     process = start_run(tmp_path, start_new_session=True)
-    os.killpg(process.pid, number)  # as a terminal sends it: to all of the group
-    _, errors = process.communicate(timeout=60)
+    with ends_soon() as pieces:
+        os.killpg(process.pid, number)  # as a terminal sends it: to all of the group
+        _, errors = process.communicate(timeout=60)
+        pieces.append(seconds_of(errors.splitlines()))
     assert process.returncode == code
     assert errors.endswith("; --resume goes on\n")
     assert "Traceback" not in errors
@@ -317,14 +323,7 @@ def test_a_killed_run_holds_nothing_back(tmp_path):
     process.wait()
     (lock,) = (tmp_path / "backup").glob("*.lock")
     Lock(lock).close()
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    pytest.fail("a worker outlives its run")
+    wait_until_group_is_gone(process.pid)
 
 
 def test_a_program_that_never_leaves_the_context_ends(tmp_path):
