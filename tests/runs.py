@@ -99,21 +99,42 @@ def shown_on_terminal(*arguments, cwd):
 STARTED: list[subprocess.Popen] = []
 
 
-def start(*arguments, cwd, program=("-m", "pydarknet"), **options):
-    """Start the command line, or another ``program`` with it; by default standard output and error are pipes of text."""
+def start(*arguments, **options):
+    """Start the command line; standard output and error are pipes of text unless told otherwise."""
+    return start_program(*command(*arguments), **options)
+
+
+def start_program(*words, **options):
+    """Start another program in the same way."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard_signals, **options}
-    process = subprocess.Popen([sys.executable, *program, *map(str, arguments)], cwd=cwd, env=environment(), **pipes)
+    process = subprocess.Popen(words, env=environment(), **pipes)
     STARTED.append(process)
     return process
 
 
 def end_what_was_started():
-    """Kill what a test has started and, as it failed, not ended."""
+    """Kill what a test has started and not ended."""
     while STARTED:
         process = STARTED.pop()
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def running_children():
+    """The numbers of the processes that this one has started and that still run, as far as the system tells."""
+    found = set()
+    for task in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):
+            found.update(filter(_runs, map(int, (task / "children").read_text().split())))
+    return found
+
+
+def _runs(pid):
+    """Whether it has not ended; Python's own, which stays until the program ends, does not count."""
+    with suppress(OSError):
+        ended = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].startswith(b"Z")
+        return not ended and b"multiprocessing.resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def heard_signals():
@@ -122,7 +143,7 @@ def heard_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
-HEARD = 1  # seconds in which a signal is heard, where nothing has to end before and no reader is waited for
+HEARD = 2  # seconds: a signal is heard within one; the other is for the disk, to which the work is saved
 PATIENCE = 3  # seconds more, at most, for a reader that does not read
 
 
@@ -140,14 +161,14 @@ def start_up_time():
 def ends_soon(reads=True):
     """In the context a run is sent a signal and waited for: check that it takes not long.
 
-    Not long is a second, what a run waits for one who does not read (unless somebody ``reads``), and ten times what this
-    machine takes now to start a process, and what the run had to end first, an iteration or a part of a measurement: the
-    context appends its seconds to the list that it is given.
+    Not long are two seconds, what a run waits for one who does not read (unless somebody ``reads``), five times what this
+    machine takes now to start a process, and ten times what the run had to end first, an iteration or a part of a
+    measurement: the context appends its seconds to the list that it is given.
     """
     pieces, start_up, begun = [0.0], start_up_time(), time.monotonic()
     yield pieces
     took = time.monotonic() - begun
-    most = HEARD + (0 if reads else PATIENCE) + 10 * (max(pieces) + max(start_up, start_up_time()))
+    most = HEARD + (0 if reads else PATIENCE) + 5 * max(start_up, start_up_time()) + 10 * max(pieces)
     assert took < most, f"it ended {took:.2f} s after the signal; not long is {most:.2f} s"
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from command_line import done, make_network, run
+from runs import start
 
 from pydarknet import __version__
 from pydarknet.cli import COMMANDS
@@ -78,11 +79,7 @@ def test_warnings_are_lines_on_standard_error(tmp_path):
 @posix
 def test_a_closed_pipe_ends_it_quietly(tmp_path):
     cfg, weights, _ = make_network(tmp_path)
-    process = subprocess.Popen(
-        [*PYDARKNET, "generate", cfg, weights, "-len", "10000000", "-seed", "abcdefghij"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start("generate", cfg, weights, "-len", 10**7, "-seed", "abcdefghij", text=False)
     assert process.stdout.read(10) == b"abcdefghij"
     process.stdout.close()
     assert process.stderr.read() == b""
@@ -105,17 +102,12 @@ def test_a_full_disk_is_one_line(tmp_path):
 def test_ctrl_c_is_exit_code_130(tmp_path):
     cfg, weights, _ = make_network(tmp_path)
     with open(tmp_path / "out", "wb") as out:
-        process = subprocess.Popen(
-            [*PYDARKNET, "generate", cfg, weights, "-len", "100000000", "-seed", "A" * 100],
-            stdout=out,
-            stderr=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-        )
+        process = start("generate", cfg, weights, "-len", 10**8, "-seed", "A" * 100, stdout=out)
         until = time.monotonic() + 30
         while os.path.getsize(tmp_path / "out") == 0 and time.monotonic() < until:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert err.strip() == b"pydarknet: interrupted"
+    assert err.strip() == "pydarknet: interrupted"
     assert (tmp_path / "out").read_bytes().startswith(b"A" * 100)

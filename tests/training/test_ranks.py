@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from runs import SHARED_MEMORY, bytes_of, command, environment, heard_signals, write_cfg, write_text
+from runs import SHARED_MEMORY, bytes_of, command, environment, start_program, write_cfg, write_text
 
 from pydarknet.training.checkpoint import read_checkpoint
 
@@ -144,14 +144,7 @@ def test_one_rank_without_mpirun(folder):
 def start(count, *more):
     """A run of ranks after its 30th iteration, which saves every 20; and the numbers of its processes by rank."""
     line = command(*words("--mpi", "--max-batches", 10**6, "--save-every", 20, *more))
-    process = subprocess.Popen(
-        [MPIEXEC, "-n", str(count), *line],
-        env=environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=heard_signals,
-    )
+    process = start_program(MPIEXEC, "-n", str(count), *line)
     for line in process.stderr:
         if line.startswith("30: "):
             return process, ranks_below(process.pid)
@@ -272,8 +265,7 @@ def test_what_rank_0_cannot_write_ends_all(folder):
 
 @needs_mpi
 def test_nobody_reads(folder):
-    line = [MPIEXEC, "-n", "2", *command(*words("--mpi", "--max-batches", 10**6))]
-    process = subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start_program(MPIEXEC, "-n", "2", *command(*words("--mpi", "--max-batches", 10**6)), stdout=None)
     process.stderr.readline()
     process.stderr.close()
     assert process.wait(60) != 0

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import struct
+import sys
 import termios
 import time
 
@@ -17,6 +18,7 @@ from runs import (
     run,
     seconds_of,
     start,
+    start_program,
     text,
     wait_until_group_is_gone,
     wait_until_it_listens,
@@ -172,8 +174,8 @@ SLOW_DISK = """if True:
 def test_a_second_interrupt_while_nobody_reads(here):
     """It comes when the first has been heard, and what that one saves takes minutes: all ends at once, and nothing is lost."""
     assert run("train", "tiny.cfg", "text.bin", "--srand", 1, "--max-batches", 3, cwd=here).returncode == 0
-    words = ("train", "tiny.cfg", "text.bin", *NO_END, "--processes", 2, "--resume")
-    process = start(*words, cwd=here, program=("-c", SLOW_DISK), start_new_session=True)
+    words = ("train", "tiny.cfg", "text.bin", *map(str, NO_END), "--processes", "2", "--resume")
+    process = start_program(sys.executable, "-c", SLOW_DISK, *words, cwd=here, start_new_session=True)
     is_full(process.stderr.fileno())
     before, until = bytes_of(here / "backup"), time.monotonic() + 60
     process.send_signal(signal.SIGINT)
