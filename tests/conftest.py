@@ -5,11 +5,11 @@ import signal
 import time
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from runs import end_what_was_started, running_children, write_cfg, write_text
 
 # A machine with other work to do is slow at any moment; how long a test may take says the time limit in pyproject.toml.
-settings.register_profile("pydarknet", deadline=None)
+settings.register_profile("pydarknet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pydarknet")
 
 LEFT = 5  # seconds that a process which has been told to end may take
