@@ -1,5 +1,6 @@
 """Real processes that are stopped, killed, and run out of room: what they say, and what they leave."""
 
+import fcntl
 import itertools
 import os
 import random
@@ -378,3 +379,27 @@ def test_memory_that_is_not_given(here):
     )
     assert result.returncode == 1 and result.stderr.count("\n") == 1
     assert "tiny.cfg:12: [lstm] the parameters up to here need 1,164,672,000 bytes" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a call of Linux")
+def test_memory_that_runs_out_on_the_way(here):
+    """The limit comes down to little more than the run has: it saves what it has done, and goes on when there is more."""
+    write_cfg(here, LAYERS.replace("output=7", "output=200"))
+    write_text(here, 65_000, "held_out.bin", seed=2)
+    words = ("train", "tiny.cfg", "text.bin", "--srand", 1, "--save-every", 10**6, "--processes", 1, "--max-batches", 205)
+    words += ("--valid", "held_out.bin", "--valid-every", 200)  # in 64 streams, which takes 13 MB
+    process = start(*words, cwd=here)
+    fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)  # so that it is not far ahead of what is read
+    lines_until(process, 20)
+    (size,) = (line.split()[1] for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmSize" in line)
+    limit = int(size) * 1024 + 5_000_000
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in err
+    saved, last = err.splitlines()[-2:]
+    assert saved == "pydarknet: saved backup/tiny.backup after iteration 200; --resume goes on"
+    assert last.startswith("pydarknet: out of memory: ") and "a smaller batch" in last
+    assert iteration_of(here / "backup/tiny.checkpoint") == 200
+    assert run(*words, "--resume", cwd=here).returncode == 0
+    assert run(*words, "--backup", "whole", cwd=here).returncode == 0
+    assert bytes_of(here / "whole")["tiny.checkpoint"] == bytes_of(here / "backup")["tiny.checkpoint"]

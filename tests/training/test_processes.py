@@ -1,23 +1,27 @@
 """Several processes do what one does: the same numbers, the same errors, and nothing left behind."""
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from runs import (
     LAYERS,
     bytes_of,
+    command,
     ends_soon,
     environment,
     heard_signals,
     run,
     seconds_of,
-    start,
+    start_program,
     text,
     wait_until_group_is_gone,
     write_cfg,
@@ -276,10 +280,22 @@ def test_nothing_is_left_running(tmp_path):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
-def start_run(folder, **options):
-    """The command line at work in two processes, after its first iterations."""
+WITHOUT_PROC = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+ANOTHER = 10**6 + os.getpid()  # a user who has no process, and may read Python all the same, wherever it is
+CAPABILITIES = "-all,+dac_read_search"
+ANOTHER_USER = ("setpriv", f"--reuid={ANOTHER}", f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}")
+
+
+def needs(*words):
+    """Skip the test where this command can't be run."""
+    if not shutil.which(words[0]) or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip(f"this user, or this machine, cannot {words[0]} so")
+
+
+def start_run(folder, *before, **options):
+    """The command line at work in two processes, after its first iterations; ``before`` is a command that starts it."""
     cfg, words = write_cfg(folder, batch=16, subdivisions=1, max_batches=10**6), write_text(folder)
-    process = start("train", cfg, words, "--processes", 2, "--srand", 1, cwd=folder, **options)
+    process = start_program(*before, *command("train", cfg, words, "--processes", 2, "--srand", 1), cwd=folder, **options)
     for _ in range(3):
         process.stderr.readline()
     return process
@@ -316,14 +332,42 @@ def test_a_run_whose_worker_is_killed_saves_and_says_how_to_go_on(tmp_path):
     assert bytes_of(tmp_path / "whole")["tiny.checkpoint"] == bytes_of(tmp_path / "backup")["tiny.checkpoint"]
 
 
-def test_a_killed_run_holds_nothing_back(tmp_path):
-    process = start_run(tmp_path, start_new_session=True)
+@pytest.mark.parametrize("before", [(), WITHOUT_PROC], ids=["with /proc", "without"])
+def test_a_killed_run_holds_nothing_back(tmp_path, before):
+    if before:
+        needs(*before, "true")
+    process = start_run(tmp_path, *before, start_new_session=True)
     process.kill()
     process.stderr.read()  # ends when the last process lets go of the pipe
     process.wait()
     (lock,) = (tmp_path / "backup").glob("*.lock")
     Lock(lock).close()
     wait_until_group_is_gone(process.pid)
+
+
+def test_a_process_more_than_the_user_may_have():
+    """`ulimit -u`: a warning, and the weights of one process."""
+    alone = () if os.geteuid() else ANOTHER_USER  # to root no such limit applies
+    needs(*alone, "true")
+    with TemporaryDirectory() as folder:  # tmp_path is closed to others
+        words = ("train", write_cfg(folder, DROPOUT), write_text(folder), "--srand", 1, "--quiet", "--processes")
+        run(*words, 1, "--backup", "one", cwd=folder, check=True)
+        if alone:
+            os.chown(folder, ANOTHER, -1)
+        limited = subprocess.run(
+            [*alone, *command(*words, 2)],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (1, 1)),
+        )
+        assert (limited.returncode, limited.stderr) == (
+            0,
+            "pydarknet: warning: cannot start a process to share the work: Resource temporarily unavailable: "
+            "training goes on in one process\n",
+        )
+        assert bytes_of(Path(folder, "backup")) == bytes_of(Path(folder, "one"))
 
 
 def test_a_program_that_never_leaves_the_context_ends(tmp_path):
