@@ -20,7 +20,7 @@ from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import newest_checkpoint
 from pydarknet.training.trainer import Trainer
 
-# MPICH and the queues of multiprocessing, which tensorboardX takes, do nothing on a Linux without it.
+# MPICH does nothing on a Linux without it.
 SHARED_MEMORY = sys.platform != "linux" or Path("/dev/shm").is_dir()
 LAYERS = """
 [lstm]
