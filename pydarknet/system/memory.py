@@ -26,7 +26,7 @@ def check_layer_memory(sections, layers):
         if at_hand is not None and total > at_hand:
             raise section.error(
                 f"the parameters up to here need {total:,} bytes of memory, and {at_hand:,} can be had: "
-                "a smaller output, or fewer inputs, are needed",
+                "give a smaller output, or fewer inputs",
                 "output",
             )
 
@@ -40,7 +40,7 @@ def check_training_memory(network):
         raise TrainingError(
             f"{network.cfg.path}: training needs {needed:,} bytes of memory, {kept:,} of them for "
             f"time_steps={network.time_steps} of {streams} streams, and {at_hand:,} can be had: "
-            "a smaller batch, time_steps or output is needed"
+            "give a smaller batch, time_steps or output"
         )
 
 
