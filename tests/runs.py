@@ -6,6 +6,7 @@ import pty
 import random
 import re
 import signal
+import statistics
 import struct
 import subprocess
 import sys
@@ -173,8 +174,9 @@ def ends_soon(reads=True):
 
 
 def seconds_of(lines):
-    """Those of the longest iteration that ``lines``, of a log or of standard error, tell of; 0 if they tell of none."""
-    return max((float(found[1] or found[2]) for found in map(SECONDS.search, lines) if found), default=0.0)
+    """Those of an iteration, as ``lines`` of a log or of standard error tell; not of the last, in which the signal has come."""
+    told = [float(found[1] or found[2]) for found in map(SECONDS.search, lines) if found]
+    return statistics.median(told[:-1] or [0.0])
 
 
 def wait_until_it_listens(process):
