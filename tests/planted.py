@@ -397,6 +397,48 @@ FAULTS = [
         "                pass\n",
         "training/test_processes.py test_network.py",
     ),
+    Fault(
+        "of checkpoints: a run that goes on rotates one away that cannot be read",
+        "training/backups.py",
+        "            if resumed and readable:\n",
+        "            if resumed:\n",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "of checkpoints: a new run throws the good one away before one that cannot be read",
+        "training/backups.py",
+        "            elif not readable and not resumed and (before",
+        "            elif readable and not resumed and (before",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "of checkpoints: permissions are not kept",
+        "training/backups.py",
+        ", mode_of=self.checkpoint)",
+        ")",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "of checkpoints: a link is not followed",
+        "training/backups.py",
+        "return Path(os.path.realpath(path)) if os.path.islink(path) else path",
+        "return path",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "of checkpoints: a long header is read",
+        "training/checkpoint.py",
+        "    if length > LONGEST_HEADER:\n",
+        "    if length > 1 << 31:\n",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "of checkpoints: another name that is free no more is replaced",
+        "system/files.py",
+        "            os.link(path, name, follow_symlinks=False)\n",
+        "            os.rename(path, name)\n            return name\n",
+        "cli/test_checkpoints.py",
+    ),
 ]
 
 
