@@ -2,8 +2,8 @@
 
     python3 weights/make.py [TINYSHAKESPEARE [DON_QUIJOTE]]
 
-rnn.weights is trained on the standard library's source (data/build_stdlib_corpus.py), so that another
-Python version gives other weights of the same quality; the others on the files given, without the end that
+rnn.weights and python.weights are trained on the standard library's source (data/build_stdlib_corpus.py), so that
+another Python version gives other weights of the same quality; the others on the files given, without the end that
 weights/README.md measures them by.
 """
 
@@ -39,6 +39,7 @@ def make_without_the_end(text, held_out, **options_by_name):
 def main():
     run("data/build_stdlib_corpus.py")
     make("rnn", "data/stdlib.txt")
+    make("python", "data/stdlib.txt", "--valid-fraction", ".01", "--valid-parts", "5", "--valid-every", "500")
     if len(sys.argv) > 1:
         make_without_the_end(sys.argv[1], OF_SHAKESPEARE, shakespeare=("--valid-fraction", ".025", "--valid-parts", "5"))
     if len(sys.argv) > 2:

@@ -104,7 +104,7 @@ class Validation:
             if name.startswith(("since", "best_iteration")):
                 fine = type(value) is int and 0 <= value <= facts["iteration"]
             else:
-                fine = type(value) is float and 0 <= value < (1.001 if name == "rate_factor" else math.inf)
+                fine = type(value) in (int, float) and 0 <= value <= (1 if name == "rate_factor" else 1e300)
             if not (fine or (value is None and name.startswith(("best", "lowest")))):
                 raise ValueError(f"has no usable {name!r} of its validation")
 

@@ -123,7 +123,7 @@ def test_it_goes_on_from_what_was_seen_of_the_same_text():
         seen.after(iteration, last=False)
     facts, again, other = seen.facts(), validation_of(), Validation(Listener(), corpus_of(60))
     for one in (again, other):
-        one.check(facts, {})
+        one.check(facts | {"iteration": 4}, {})
         one.take(facts)
     assert again.facts() == facts and again.rate_factor == 0.5
     assert (other.best_loss, other.rate_factor) == (None, 1.0)
@@ -149,7 +149,7 @@ def test_what_no_measurements_can_have_left(name):
         else:
             facts["validation"][name] = value
         try:
-            validation.check(facts, {})
+            validation.check(facts | {"iteration": 7}, {})
         except ValueError as error:
             assert str(error) == f"has no usable '{name}' of its validation"
             return True
@@ -159,6 +159,7 @@ def test_what_no_measurements_can_have_left(name):
     assert refused(0.5) == (name in COUNTS)
     assert refused(None) == (name not in NOTHING)
     assert not refused(1) and not refused(0)
+    assert refused(10**400) and refused(8) == (name in COUNTS or name == "rate_factor")
     for value in ([1], "text", 1):
         with pytest.raises(ValueError, match="^has no usable 'validation'$"):
             validation.check({"validation": value}, {})
