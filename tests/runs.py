@@ -201,6 +201,7 @@ def wait_until_group_is_gone(group):
         except ProcessLookupError:
             return
         time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
     raise AssertionError("a worker outlives its run")
 
 
