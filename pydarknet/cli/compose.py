@@ -70,7 +70,7 @@ class _Session:
     def __init__(self, composition, count, length):
         self.composition, self._count, self._length = composition, count, length
         self._proposed: list[str] = []
-        self._saved_as: str | None = None
+        self._saved_as: set[str] = set()
         self._saved = ""
         self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         if sys.stdin.isatty():
@@ -141,11 +141,12 @@ class _Session:
     def _save(self, path):
         if not path:
             raise InputError("/save needs a name: /save FILE")
-        if os.path.lexists(path) and path != self._saved_as:
+        if os.path.lexists(path) and path not in self._saved_as:
             raise InputError(f"{show(path)}: already exists: save under another name")
         with reported(InputError, path, "cannot save the text"):
             write_atomically(path, [self.composition.text.encode("utf-8", "surrogateescape")])
-        self._saved_as, self._saved = path, self.composition.text
+        self._saved_as.add(path)
+        self._saved = self.composition.text
         click.echo(f"Saved {show(path)}")
 
     def leave(self):

@@ -51,6 +51,7 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
     for line in recipe.why:
         tell(line)
     every = measurements_every(len(held_out), recipe.streams, recipe.steps)
-    words = ["pydarknet", "train", cfg, *texts, *(["--tokenized"] if tokenized else [])]
+    named = (f"./{path}" if path.startswith("-") else path for path in (cfg, *texts))
+    words = ["pydarknet", "train", *named, *(["--tokenized"] if tokenized else [])]
     words += ["--valid-fraction", f"{fraction:g}", "--valid-parts", str(parts), "--valid-every", str(every)]
     click.echo(f"Wrote {show(cfg)}; train it with: {to_copy(words)}")

@@ -15,7 +15,7 @@ from pydarknet.system.files import show
 from pydarknet.text.utf8 import bytes_per_character
 from pydarknet.training.trainer import Diverged
 
-NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights")  # options of a run that goes on
+NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights", "dialect")  # options of a run that goes on
 
 
 def run_and_tell(trainer, steps, backups, reports, samples, print_every, checkpoint, stop):
@@ -25,7 +25,8 @@ def run_and_tell(trainer, steps, backups, reports, samples, print_every, checkpo
     if backups.kept and not trainer.done:
         tell(_what_is_kept(backups, going_on=checkpoint is not None))
     backups.begin()
-    if checkpoint and trainer.done and not os.path.lexists(backups.final):  # the run before could not write them
+    at_end = trainer.iteration == trainer.max_batches or trainer.stopped_early
+    if checkpoint and trainer.done and at_end and not os.path.lexists(backups.final):  # the run before could not write them
         click.echo(f"Saved {show(_saved(backups.save_final, stop))}")
         return
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
@@ -111,20 +112,27 @@ def _tell_best(trainer, backups, final, step):
     if whole and whole > 1:
         what, character = f"{best.best_loss / math.log(2) * whole:.4f} bits per character of UTF-8", "byte"
         click.echo(f"{what}: {whole:.3f} bytes of {best.best_loss / math.log(2):.4f} bits each")
+    kept = show(backups.best) if backups.best.is_file() else "(its weights are gone)"
     click.echo(
-        f"Best on the held-out text: {show(backups.best)}, {best.best_loss / math.log(2):.4f} bits per {character} "
+        f"Best on the held-out text: {kept}, {best.best_loss / math.log(2):.4f} bits per {character} "
         f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
     )
 
 
 def tell_what_next(trainer, backups, cfg, start):
     """The commands that write text with the network and train it further, to be copied."""
-    weights = str(backups.best if trainer.validation else backups.final)
-    cfg = str(backups.cfg) if cfg is None or backups.cfg_is_ours else cfg
+    weights = _argument(backups.best if trainer.validation and backups.best.is_file() else backups.final)
+    cfg = _argument(backups.cfg if cfg is None or backups.cfg_is_ours else cfg)
     if trainer.network.inputs <= 256:
         click.echo(f"Write text: {to_copy(['pydarknet', 'generate', cfg, weights, '-len', '500'])}")
-    words = [*_words_to_go_on(start), "--resume", "--max-batches", str(2 * trainer.max_batches)]
+    words = _words_to_go_on(start)
+    place = words.index("--") if "--" in words else len(words)
+    words[place:place] = "--resume", "--max-batches", str(2 * trainer.max_batches)
     click.echo(f"Train on:   {to_copy(['pydarknet', *words])}")
+
+
+def _argument(path):
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _words_to_go_on(start):

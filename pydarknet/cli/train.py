@@ -26,9 +26,10 @@ from pydarknet.cli.signals import StopSignals
 from pydarknet.cli.streams import tell
 from pydarknet.cli.tensorboard import TensorBoard
 from pydarknet.darknet.weights import read_header
+from pydarknet.errors import TrainingError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
-from pydarknet.system.files import check_output, show
+from pydarknet.system.files import check_output, check_outside, check_writable, reported, show
 from pydarknet.system.kinds import CFG, CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
 from pydarknet.training.backups import Backups, base_name, base_of_text, check_folder, newest_checkpoint
@@ -205,6 +206,7 @@ def train(
     if cfg is None:
         cfg, paths = split_cfg(paths)
     paths, start = _start_and_text(paths, text_file, weights)
+    begun_with = start
     _check_usage(
         cfg,
         paths,
@@ -241,6 +243,10 @@ def train(
         with ranks.together():
             corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, valid_parts, recipe=cfg is None)
             recipe, made = None, str(Path(folder) / f"{base}.cfg")
+            if plot_file and ranks.first:
+                check_outside(plot_file, [*paths, *([valid_file] if valid_file else [])])
+                with reported(TrainingError, plot_file, "cannot write the picture"):
+                    check_writable(plot_file)
             if cfg is None and not resume:
                 check_folder(folder, base)
                 seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
@@ -278,7 +284,7 @@ def train(
         if not checkpoint:
             ranks.share(trainer)
         with ranks.together():
-            reports, after = [], trainer.iteration if checkpoint else None
+            reports, after = [], trainer.iteration if resume else None
             if ranks.first:
                 to_save = cfg_to_save(network.cfg, recipe)
                 backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite, base, to_save))
@@ -303,7 +309,7 @@ def train(
         steps = ranks.steps(trainer, backups.checkpoint)
         run_and_tell(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stop)
         if not quiet:
-            tell_what_next(trainer, backups, cfg, start)
+            tell_what_next(trainer, backups, cfg, begun_with)
 
 
 def _gradients(network, processes, device, ranks=None, verbose=False):

@@ -52,11 +52,21 @@ def check_output(out, inputs):
             raise InputError(f"{shown}: the output is standard input: give it another name")
 
 
-def free_name(path):
-    """``path``, or if there is such a file the first of ``name.1.suffix``, ``name.2.suffix``, ... that is free."""
+def check_outside(out, folders):
+    """Raise InputError if the file ``out`` lies in one of the ``folders``, which are read."""
+    for folder in folders:
+        if os.path.isdir(folder) and os.path.realpath(out).startswith(os.path.join(os.path.realpath(folder), "")):
+            raise InputError(f"{show(out)}: would be a file of the folder {show(folder)}, which is read: put it elsewhere")
+
+
+def free_name(path, taken=()):
+    """``path``, or if there is such a file the first of ``name.1.suffix``, ``name.2.suffix``, ... that is free.
+
+    Those that are ``taken`` are not free.
+    """
     path = Path(path)
     numbered = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
-    return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
+    return next(name for name in itertools.chain([path], numbered) if name not in taken and not os.path.lexists(name))
 
 
 def check_writable(path):
@@ -100,7 +110,8 @@ def write_atomically(path, chunks, mode_of=None):
     path = Path(os.path.realpath(os.fsdecode(path)))
     mode = _mode_to_replace(path)
     if mode is None and mode_of is not None:
-        mode = _mode_to_replace(mode_of)
+        with suppress(OSError):
+            mode = os.stat(mode_of).st_mode & 0o777 | stat.S_IWUSR  # what is written here is replaced one day
     # A name of its own: one made from a long name could be too long. "x" never writes through a planted link.
     temporary = path.with_name(f".pydarknet-{secrets.token_hex(8)}.tmp")
     try:

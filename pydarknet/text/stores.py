@@ -244,8 +244,10 @@ def _find_files(paths, tokenized):
             _check_kind(name, kind, tokenized)
             files.append(os.fspath(name))
             kinds.append(kind)
-        if in_folder and len(files) == texts and not any(status.st_size for _, status in found):
-            raise TextError(f"{show(path)}: there is no text in this folder (hidden and empty files are skipped)")
+        if in_folder and len(files) == texts and all(not status.st_size or name in ours for name, status in found):
+            raise TextError(
+                f"{show(path)}: there is no text in this folder (hidden and empty files, and those of networks, are skipped)"
+            )
     if ours:
         more = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
         warnings.warn(f"{show(ours[0])}{more}: skipped, as it belongs to a network and is no text", stacklevel=5)

@@ -44,10 +44,9 @@ def base_of_text(path):
 
 def check_folder(folder, base):
     """Make ``folder``, if it is missing; raise TrainingError if files of ``base`` can't be written there."""
-    lock = Path(folder) / f".{base}_final.weights"  # the longest of the names
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        check_writable(lock)
+        check_writable(Path(folder) / f"{base}_unreadable.1.checkpoint")  # the longest of the names
     except (OSError, ValueError) as error:
         raise _unusable(folder, error) from None
 
@@ -146,7 +145,11 @@ class Backups:
         """Write ``BASE.cfg``, if there is one to write. Raises TrainingError."""
         if self._cfg_text is None or self._cfg_is_there():
             return
-        self._make_way(self.cfg)
+        if self._make_way(self.cfg):  # the others go with it: nothing could go on from them beside another cfg
+            with reported(CheckpointError, self.checkpoint, "cannot be kept"):
+                self._make_way_for_checkpoint()
+            for path in list(self.kept):
+                self._make_way(path)
         with reported(TrainingError, self.cfg, "cannot save the cfg"):
             write_atomically(self.cfg, [self._cfg_text])
 
@@ -187,8 +190,10 @@ class Backups:
     def _save_weights(self, path):
         if not self._finite():
             raise diverged(self.trainer.iteration, "the parameters are not finite")
-        with reported(TrainingError, self.folder, "cannot be made again"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.is_dir():
+            with reported(TrainingError, self.folder, "cannot be made again"):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self.begin()
         self._make_way(path)
         self.trainer.network.save_weights(path)
 
@@ -215,12 +220,15 @@ class Backups:
 
     def _rename_new(self):
         with reported(CheckpointError, self.checkpoint, "cannot save the checkpoint"):
-            kept = self._make_way(self.checkpoint)
-            if not self._make_way(_previous(self.checkpoint)) and kept and not self._resumed:
-                _previous(self.checkpoint).unlink(missing_ok=True)  # older still, and of no use to this run
+            self._make_way_for_checkpoint()
             with suppress(FileNotFoundError):
                 os.replace(self.checkpoint, _previous(self.checkpoint))
             os.replace(_new(self.checkpoint), self.checkpoint)
+
+    def _make_way_for_checkpoint(self):
+        kept = self._make_way(self.checkpoint)
+        if not self._make_way(_previous(self.checkpoint)) and kept and not self._resumed:
+            _previous(self.checkpoint).unlink(missing_ok=True)  # older still, and of no use to this run
 
     def _make_way(self, path):
         """Give the file of an earlier run at ``path`` its other name, if there is one; return whether there was."""
@@ -241,7 +249,8 @@ class Backups:
         A run that goes on replaces its own files, but not what it left when it had come to an end, nor a checkpoint that
         cannot be read here: it goes on from the one before, which then stays.
         """
-        paths = [self.final, self.checkpoint] if resumed else self.planned()
+        cfg = [self.cfg] if self._cfg_text is not None else []
+        paths = [self.final, self.checkpoint, *cfg] if resumed else self.planned()
         names = {path: free_name(path) for path in paths if path.is_file()}
         if self.cfg in names and self._cfg_is_there():
             del names[self.cfg]
@@ -250,7 +259,7 @@ class Backups:
             if resumed and readable:
                 del names[self.checkpoint]
             elif not readable and not resumed and (before := _previous(self.checkpoint)).is_file():
-                names[before], _ = self._name_of_earlier(before)
+                names[before], _ = self._name_of_earlier(before, names.values())
         return names
 
     def planned(self):
@@ -276,7 +285,7 @@ class Backups:
                 with reported(TrainingError, path, "cannot be written", "; choose another folder with --backup DIR"):
                     check_writable(path)
 
-    def _name_of_earlier(self, checkpoint):
+    def _name_of_earlier(self, checkpoint, taken=()):
         """The name under which to keep it, and whether it can be read."""
         try:
             iteration = read_checkpoint(checkpoint).fact("iteration", int)
@@ -284,12 +293,12 @@ class Backups:
             iteration = -1
         readable = 0 <= iteration < 2**63
         name = f"{self.base}_{iteration if readable else 'unreadable'}.checkpoint"
-        return free_name(checkpoint.with_name(name)), readable
+        return free_name(checkpoint.with_name(name), taken), readable
 
     def _locked(self):
         lock = self.folder / f".{self.base}.lock"
+        check_folder(self.folder, self.base)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             return Lock(lock)
         except BlockingIOError:
             raise TrainingError(

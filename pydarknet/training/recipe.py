@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pydarknet.darknet.cfg import Cfg, parse_cfg_text
-from pydarknet.errors import TextError
+from pydarknet.errors import TextError, TrainingError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_of_training
 from pydarknet.system.files import show
@@ -59,7 +59,6 @@ class Recipe:
         """The cfg, commented."""
         less = "# So much of the state's matrix is left out of each update: the text is harder to learn by heart."
         weights = [less, f"weight_dropout={self.weight_dropout:.2g}"] if self.weight_dropout else []
-        outputs = ["[dropout]", f"probability={self.output_dropout:.2g}", ""] if self.output_dropout else []
         lines = [
             *(f"# {line}" for line in self.why),
             "[net]",
@@ -88,7 +87,9 @@ class Recipe:
             f"input_rate={INPUT_RATE:g}",
             *weights,
             "",
-            *outputs,
+            "[dropout]",
+            f"probability={self.output_dropout:.2g}",
+            "",
             "[connected]",
             f"output={self.inputs}",
             "activation=linear",
@@ -128,8 +129,9 @@ def make_recipe(
             f"{show(corpus.names[0])}: too short to choose a network by: without what is held out it has {length} "
             f"{corpus.unit}s, and {least} are the least; give a longer text, or a cfg"
         )
-    if settings:  # a mistake in them is told before the trials
-        _network(_Tried(length, inputs, SIZES[0], BATCHES[0], 1.0, 1).recipe(), settings)
+    # A mistake in the settings is told before the trials.
+    if settings and _network(_candidate(inputs, SIZES[0], BATCHES[0]), settings).schedule.max_batches == 0:
+        raise TrainingError("--set net.max_batches=0: to Darknet that means no training: give another number, or leave it out")
     tried: dict[int, _Tried] = {}
 
     def at(place, near=None):
@@ -157,6 +159,11 @@ def make_recipe(
         best.characters = _network(recipe, settings).schedule.max_batches * math.prod(best.batch)
         recipe = best.recipe()
     return replace(recipe, why=_why(corpus, held_out, recipe, best, sorted(tried)))
+
+
+def _candidate(inputs, output, batch):
+    """A network to try. Dropout takes time too: some of it, as the run will most likely have."""
+    return Recipe(inputs, output, *batch, 0.1, 0.3, 1e-6, 1.0, 10**6)
 
 
 def _network(recipe, settings=()):
@@ -209,9 +216,8 @@ class _Tried:
 
 def _try(corpus, inputs, output, batch, seconds, trial, gradients, settings=()):
     """Train a network of that size for a moment: for ``trial`` of the ``seconds`` that there are."""
-    # Dropout takes time too: some of it, as the run will most likely have.
     trial_of = (*settings, "net.learning_rate=1e-6", "net.max_batches=1000000")
-    network = _network(Recipe(inputs, output, batch[0], batch[1], 0.1, 0.3, 1e-6, 1.0, 10**6), trial_of)
+    network = _network(_candidate(inputs, output, batch), trial_of)
     batch = network.streams * network.subdivisions, network.time_steps
     with gradients(network) as train_call:
         steps = Trainer(network, corpus, srand=1, train_call=train_call).run()

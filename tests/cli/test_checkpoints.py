@@ -197,10 +197,12 @@ def test_a_folder_that_is_taken_away_is_made_again(here):
         import shutil, sys
         from pydarknet.cli import main
         from pydarknet.training.backups import Backups
-        begun = Backups.begin
+        begun, calls = Backups.begin, []
         def begin(self):
             begun(self)
-            shutil.rmtree("backup")
+            calls.append(1)
+            if len(calls) == 1:
+                shutil.rmtree("backup")
         Backups.begin = begin
         sys.exit(main(sys.argv[1:]))
     """
@@ -208,3 +210,100 @@ def test_a_folder_that_is_taken_away_is_made_again(here):
     subprocess.run([sys.executable, "-c", code, *words], check=True)
     assert {"tiny_final.weights", "tiny_3.weights", "tiny.checkpoint"} <= set(os.listdir(here))
     train("--resume", "--max-batches", 6)
+
+
+@pytest.mark.parametrize("content", [None, NEWER])
+def test_a_read_only_one_of_an_earlier_run(here, content):
+    """It can be kept under another name, and the run's own can be replaced."""
+    train("--max-batches", 6, "--save-every", 3)
+    path = here / "tiny.checkpoint"
+    if content:
+        path.write_bytes(content)
+    earlier = path.read_bytes()
+    path.chmod(0o444)
+    train("--max-batches", 9, "--save-every", 3, *(["--resume"] if content else []))
+    assert read_checkpoint(path).facts["iteration"] == 9 and path.stat().st_mode & stat.S_IWUSR
+    kept = here / ("tiny_unreadable.checkpoint" if content else "tiny_6.checkpoint")
+    assert kept.read_bytes() == earlier and stat.S_IMODE(kept.stat().st_mode) == 0o444
+
+
+def test_two_that_cannot_be_read_get_two_names(here):
+    here.mkdir()
+    (here / "tiny.checkpoint").write_bytes(b"one")
+    (here / "tiny.checkpoint.previous").write_bytes(b"two")
+    result = train("--max-batches", 1)
+    assert "tiny.checkpoint as tiny_unreadable.checkpoint" in result.err
+    assert "tiny.checkpoint.previous as tiny_unreadable.1.checkpoint" in result.err
+    assert (here / "tiny_unreadable.checkpoint").read_bytes() == b"one"
+    assert (here / "tiny_unreadable.1.checkpoint").read_bytes() == b"two"
+
+
+def test_going_on_to_an_iteration_that_is_past_makes_no_final_weights(here):
+    train("--max-batches", 8)
+    (here / "tiny_final.weights").unlink()
+    assert "8 iterations are done already and max_batches is 4" in train("--resume", "--max-batches", 4, code=1).err
+    assert not (here / "tiny_final.weights").exists()
+
+
+def test_a_cfg_that_is_not_of_the_run_is_kept_when_it_goes_on(here):
+    train("--max-batches", 2)
+    (here / "tiny.cfg").write_text("# my own\n")
+    result = train("--resume", "--max-batches", 3, "--set", "net.max_batches=20")
+    assert "tiny.cfg as tiny.1.cfg" in result.err and (here / "tiny.1.cfg").read_text() == "# my own\n"
+
+
+def test_what_is_kept_beside_a_new_cfg_is_kept_together(here):
+    """A run that ends before its first save leaves nothing of the one before that would go on beside another cfg."""
+    train("--max-batches", 6, "--save-every", 3, "--set", "net.learning_rate=.1")
+    earlier = bytes_of(here)
+    code = "import os; from pydarknet.training.trainer import Trainer; Trainer.step = lambda self: os._exit(9); " \
+           "import sys; from pydarknet.cli import main; sys.exit(main(sys.argv[1:]))"  # fmt: skip
+    words = ["train", "tiny.cfg", "text.bin", "--quiet", "--set", "net.learning_rate=.2"]
+    assert subprocess.run([sys.executable, "-c", code, *words], capture_output=True).returncode == 9
+    left = bytes_of(here)
+    assert left["tiny_6.checkpoint"] == earlier["tiny.checkpoint"] and left["tiny.1.cfg"] == earlier["tiny.cfg"]
+    assert left["tiny_final.1.weights"] == earlier["tiny_final.weights"] and "tiny.checkpoint" not in left
+    assert "there is no checkpoint to go on from" in train("--resume", code=1).err
+
+
+@pytest.mark.parametrize("words", [(), ("--set", "lstm.output=8")])
+def test_what_is_named_in_the_end_is_there(here, words):
+    """Though the folder was taken away after the best measurement."""
+    code = """if True:
+        import shutil, sys
+        from pydarknet.cli import main
+        from pydarknet.training.trainer import Trainer
+        step = Trainer.step
+        def stepped(self):
+            found = step(self)
+            if found.iteration == 7:
+                shutil.rmtree("backup")
+            return found
+        Trainer.step = stepped
+        sys.exit(main(sys.argv[1:]))
+    """
+    Path("other.bin").write_bytes(bytes(range(40, 60)) * 20)  # what is learned of the text makes it worse here
+    options = ["--max-batches", "9", "--valid", "other.bin", "--valid-every", "2", *words]
+    words = ["train", "tiny.cfg", "text.bin", "-srand", "1", "--no-sample", *options]
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    told = dict(line.split(": ", 1) for line in found.stdout.splitlines() if ": " in line)
+    _, _, cfg, weights, *_ = told["Write text"].split()
+    assert os.path.isfile(cfg) and os.path.isfile(weights)
+    best = told["Best on the held-out text"].partition(",")[0]
+    assert best == "(its weights are gone)" or os.path.isfile(best)
+    assert run(*told["Train on"].split()[1:], "--quiet").code == 0
+
+
+def test_a_run_begun_from_one_tells_how_it_goes_on_and_leaves_the_log_of_the_first(here):
+    train("--max-batches", 8, "--save-every", 3, "--log", "log.jsonl")
+    before = Path("log.jsonl").read_text()
+    words = ("-srand", "1", "--no-sample", "--print-every", "1000")
+    begun = run("train", "tiny.cfg", "backup/tiny.checkpoint.previous", "text.bin", *words, "--backup", "b",
+                "--max-batches", "7", "--log", "log.jsonl")  # fmt: skip
+    assert begun.code == 0 and Path("log.jsonl").read_text().startswith(before), "all lines of the first run"
+    weights = run("train", "tiny.cfg", "backup/tiny_final.weights", "text.bin", *words, "--backup", "c", "-clear",
+                  "--dialect", "pjreddie", "--max-batches", "7")  # fmt: skip
+    for result in begun, weights:
+        line = result.out.decode().partition("Train on:   ")[2]
+        again = run(*line.split()[1:])
+        assert again.code == 0, (line, again)

@@ -38,7 +38,8 @@ def test_a_text_is_written_in_turn_and_saved(here):
 
 def test_nothing_is_overwritten_but_its_own(here):
     (here / "mine.txt").write_text("mine")
-    result = compose("a", "/save mine.txt", "/save own.txt", "b", "/save own.txt", "/quit")
+    result = compose("a", "/save mine.txt", "/save own.txt", "b", "/save other.txt", "/save own.txt", "/quit")
+    assert result.err.count("already exists") == 1
     assert "mine.txt: already exists: save under another name" in result.err
     assert (here / "mine.txt").read_text() == "mine" and (here / "own.txt").read_text() == "ab"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 
@@ -78,6 +79,30 @@ def test_the_iterations_are_those_of_the_network_with_its_settings(here):
     assert large.max_batches < small.max_batches / 4
     made = make_recipe(corpus, 1000, 6, settings=["net.learning_rate=1e30", "net.max_batches=3"])
     assert made.max_batches == 3 and made.why[2].startswith("0.0") and " in 3 iterations" in made.why[2]
+
+
+def test_a_layer_of_the_chosen_network_can_be_set(here):
+    words = ("--minutes", ".1", *SHORT, "--set", "dropout.probability=.125", "--set", "2.activation=relu")
+    assert run("train", "novel.txt", *words).code == 0
+    network = load_network("backup/novel.cfg")
+    assert network.layers[1].probability == 0.125 and network.layers[2].activation.name == "relu"
+
+
+@pytest.mark.parametrize("words", [("--name=-q",), ("--backup=-z",), ("--minutes", ".1", "--", "-t.txt")])
+def test_the_commands_that_are_told_work(here, words):
+    (here / "novel.txt").rename(here / "-t.txt")
+    texts = () if "--" in words else ("./-t.txt",)
+    result = run("train", *SHORT, *texts, *words)
+    told = dict(line.split(": ", 1) for line in result.out.decode().splitlines() if ": " in line)
+    for line in told["Write text"], told["Train on"]:
+        assert run(*shlex.split(line)[1:]).code == 0, line
+
+
+def test_new_tells_a_command_for_a_text_that_begins_with_a_dash(here):
+    (here / "novel.txt").rename(here / "-t.txt")
+    result = run("new", "my.cfg", "--text=-t.txt", "--minutes", ".1", "--set", "net.max_batches=3")
+    line = result.out.decode().partition("train it with: ")[2]
+    assert run(*shlex.split(line)[1:]).code == 0
 
 
 def test_going_on_keeps_what_the_cfg_says_of_itself(here):
@@ -233,6 +258,14 @@ def test_settings_and_name_with_a_cfg(here):
         (("train", "novel.txt", "--minutes", "5m"), 2, "'5m' is not a number."),
         (("train", "novel.txt", "tiny.cfg"), 2, "tiny.cfg is a cfg: give it before the text"),
         (("train", "novel.txt", "--minutes", "9", "--set", "net.foo=1"), 1, "--set: [net] has no key 'foo'"),
+        (("train", "novel.txt", "--minutes", "9", "--set", "net.max_batches=0"), 1, "means no training"),
+        (("train", "folder", "--minutes", "9"), 1, "folder: there is no text in this folder"),
+        (
+            ("train", "novel.txt", "--minutes", "9", "--plot", "no/such.svg"),
+            1,
+            "no/such.svg: cannot write the picture: No such",
+        ),
+        (("train", ".", "--minutes", "9", "--plot", "x.svg"), 1, "x.svg: would be a file of the folder ., which is read"),
         (("train", "novel.txt", "--minutes", "9", "--backup", "short.txt"), 1, "short.txt: cannot save weights in this folder"),
         (("train", "novel.txt", "--minutes", "9", "--name", "x" * 260), 1, "File name too long; give a shorter --name"),
         (
@@ -253,7 +286,9 @@ def test_settings_and_name_with_a_cfg(here):
 def test_mistakes(here, words, code, says):
     write_cfg(here)
     (here / "short.txt").write_bytes(b"a" * 50)
-    before = {path: path.read_bytes() for path in here.iterdir()}
+    (here / "folder").mkdir()
+    write_cfg(here / "folder")
+    before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
     result = run(*words)
     assert result.code == code and says in result.err, result
     assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
