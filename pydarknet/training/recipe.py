@@ -163,7 +163,8 @@ def make_recipe(
 
 def _candidate(inputs, output, batch):
     """A network to try. Dropout takes time too: some of it, as the run will most likely have."""
-    return Recipe(inputs, output, *batch, 0.1, 0.3, 1e-6, 1.0, 10**6)
+    streams, steps = batch
+    return Recipe(inputs, output, streams, steps, 0.1, 0.3, 1e-6, 1.0, 10**6)
 
 
 def _network(recipe, settings=()):
