@@ -88,11 +88,11 @@ def test_a_layer_of_the_chosen_network_can_be_set(here):
     assert network.layers[1].probability == 0.125 and network.layers[2].activation.name == "relu"
 
 
-@pytest.mark.parametrize("words", [("--name=-q",), ("--backup=-z",), ("--minutes", ".1", "--", "-t.txt")])
+@pytest.mark.parametrize("words", [("--name=-q",), ("--backup=-z",), ("--", "-t.txt")])
 def test_the_commands_that_are_told_work(here, words):
     (here / "novel.txt").rename(here / "-t.txt")
     texts = () if "--" in words else ("./-t.txt",)
-    result = run("train", *SHORT, *texts, *words)
+    result = run("train", "--minutes", ".1", *SHORT, *texts, *words)
     told = dict(line.split(": ", 1) for line in result.out.decode().splitlines() if ": " in line)
     for line in told["Write text"], told["Train on"]:
         assert run(*shlex.split(line)[1:]).code == 0, line
