@@ -98,6 +98,11 @@ def to_copy(words):
     return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_escaped(word)}'" for word in words)
 
 
+def argument(path):
+    """``path`` as a word that is taken for no option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
 def _escaped(word):
     return "".join(
         character

@@ -5,7 +5,7 @@ import time
 
 import click
 
-from pydarknet.cli.commands import Number, command, to_copy
+from pydarknet.cli.commands import Number, argument, command, to_copy
 from pydarknet.cli.options import PATH, settings_option, showing_trials
 from pydarknet.cli.streams import tell
 from pydarknet.errors import InputError
@@ -51,7 +51,6 @@ def new(cfg, texts, minutes, tokenized, settings, overwrite):
     for line in recipe.why:
         tell(line)
     every = measurements_every(len(held_out), recipe.streams, recipe.steps)
-    named = (f"./{path}" if path.startswith("-") else path for path in (cfg, *texts))
-    words = ["pydarknet", "train", *named, *(["--tokenized"] if tokenized else [])]
+    words = ["pydarknet", "train", *map(argument, (cfg, *texts)), *(["--tokenized"] if tokenized else [])]
     words += ["--valid-fraction", f"{fraction:g}", "--valid-parts", str(parts), "--valid-every", str(every)]
     click.echo(f"Wrote {show(cfg)}; train it with: {to_copy(words)}")

@@ -7,7 +7,7 @@ from contextlib import nullcontext, suppress
 
 import click
 
-from pydarknet.cli.commands import to_copy, typed_words, words_of
+from pydarknet.cli.commands import argument, to_copy, typed_words, words_of
 from pydarknet.cli.progress import make_report
 from pydarknet.cli.streams import tell
 from pydarknet.errors import PydarknetError
@@ -121,18 +121,14 @@ def _tell_best(trainer, backups, final, step):
 
 def tell_what_next(trainer, backups, cfg, start):
     """The commands that write text with the network and train it further, to be copied."""
-    weights = _argument(backups.best if trainer.validation and backups.best.is_file() else backups.final)
-    cfg = _argument(backups.cfg if cfg is None or backups.cfg_is_ours else cfg)
+    weights = argument(backups.best if trainer.validation and backups.best.is_file() else backups.final)
+    cfg = argument(backups.cfg if cfg is None or backups.cfg_is_ours else cfg)
     if trainer.network.inputs <= 256:
         click.echo(f"Write text: {to_copy(['pydarknet', 'generate', cfg, weights, '-len', '500'])}")
     words = _words_to_go_on(start)
     place = words.index("--") if "--" in words else len(words)
     words[place:place] = "--resume", "--max-batches", str(2 * trainer.max_batches)
     click.echo(f"Train on:   {to_copy(['pydarknet', *words])}")
-
-
-def _argument(path):
-    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _words_to_go_on(start):

@@ -1,5 +1,6 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
+import os
 import shlex
 import time
 from contextlib import ExitStack
@@ -243,10 +244,10 @@ def train(
         with ranks.together():
             corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, valid_parts, recipe=cfg is None)
             recipe, made = None, str(Path(folder) / f"{base}.cfg")
-            if plot_file and ranks.first:
-                check_outside(plot_file, [*paths, *([valid_file] if valid_file else [])])
-                with reported(TrainingError, plot_file, "cannot write the picture"):
-                    check_writable(plot_file)
+            inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
+            if ranks.first:
+                read = [*paths, *([valid_file] if valid_file else [])]
+                _check_outputs(log_file, plot_file, tensorboard, folder, [*inputs, start] if start else inputs, read)
             if cfg is None and not resume:
                 check_folder(folder, base)
                 seconds = (minutes or MINUTES) * 60 - (time.perf_counter() - begun)
@@ -270,11 +271,6 @@ def train(
             validation = None
             if held_out:
                 validation = ranks.measured(Validation(network, held_out, valid_every, patience, plateau))
-            inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
-            for output in filter(None, (log_file, plot_file) if ranks.first else ()):
-                check_output(output, [*inputs, start] if start else inputs)
-            if log_file and ranks.first:
-                check_log(log_file)
             train_call = stack.enter_context(_gradients(network, processes, device, ranks if mpi else None, verbose))
             trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
         ranks.check_alike(trainer)
@@ -310,6 +306,24 @@ def train(
         run_and_tell(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stop)
         if not quiet:
             tell_what_next(trainer, backups, cfg, begun_with)
+
+
+def _check_outputs(log_file, plot_file, tensorboard, folder, inputs, read):
+    """What could not be written, or would be read as text the next time, is told before the trials."""
+    for output in filter(None, (log_file, plot_file)):
+        check_output(output, inputs)
+    for output in filter(None, (plot_file, tensorboard)):  # a log in a folder of texts is known for one, and skipped
+        check_outside(output, read)
+    outputs = {"picture": plot_file} if plot_file else {}
+    if log_file and not os.path.lexists(log_file):  # to one that is there, a pipe too, it is appended
+        outputs["log"] = log_file
+    for what, path in outputs.items():
+        in_backups = os.path.realpath(os.path.dirname(path)) == os.path.realpath(folder)
+        if not (in_backups and not os.path.isdir(folder)):  # which is made when the run begins
+            with reported(TrainingError, path, f"cannot write the {what}"):
+                check_writable(path)
+    if log_file:
+        check_log(log_file)
 
 
 def _gradients(network, processes, device, ranks=None, verbose=False):

@@ -22,6 +22,7 @@ from pydarknet.errors import TextError
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import line_vectors
 from pydarknet.network import load_network
+from pydarknet.system.files import show
 
 LONGEST = 16 << 20  # bytes of a line
 
@@ -52,16 +53,19 @@ def vec(cfg, weights, texts, seed, layer, as_bytes, dialect):
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
     with ExitStack() as stack:
-        files = [stack.enter_context(open_text(path)) for path in ((None,) if is_stdin(texts) else texts)]
-        vectors = line_vectors(network, chain.from_iterable(map(_lines, files)), seed, layer)
+        named = [("standard input", None)] if is_stdin(texts) else [(show(path), path) for path in texts]
+        files = [_lines(name, stack.enter_context(open_text(path))) for name, path in named]
+        vectors = line_vectors(network, chain.from_iterable(files), seed, layer)
         write_bytes((line + _numbers(vector) for line, vector in vectors), raw=as_bytes)
 
 
-def _lines(file):
+def _lines(name, file):
     """The lines of ``file``, each bounded: a pipe may have none that ends."""
     while line := file.readline(LONGEST + 1):
         if len(line) > LONGEST:
-            raise TextError(f"a line of more than {LONGEST:,} bytes: vec prints a vector for each line; give shorter ones")
+            raise TextError(
+                f"{name}: a line of more than {LONGEST:,} bytes: vec prints a vector for each line; give shorter ones"
+            )
         yield line
 
 

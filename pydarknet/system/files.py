@@ -45,17 +45,22 @@ def check_output(out, inputs):
         both_there = os.path.exists(out) and os.path.exists(path)
         if place == os.path.realpath(path) or (both_there and os.path.samefile(out, path)):
             raise InputError(f"{shown}: the output is another file of the same command: give it another name")
-        if both_there and os.path.isdir(path) and place.startswith(os.path.join(os.path.realpath(path), "")):
+        if both_there and _lies_in(out, path):
             raise InputError(f"{shown}: the output is a file of the folder {show(path)}, which is read: give it another name")
     with suppress(OSError):  # there is no such file yet, or standard input is none
         if os.path.samestat(os.stat(out), os.fstat(sys.stdin.fileno())) and stat.S_ISREG(os.stat(out).st_mode):
             raise InputError(f"{shown}: the output is standard input: give it another name")
 
 
+def _lies_in(path, folder):
+    inside, whole = (os.path.join(os.path.realpath(each), "") for each in (path, folder))
+    return os.path.isdir(folder) and inside.startswith(whole)
+
+
 def check_outside(out, folders):
-    """Raise InputError if the file ``out`` lies in one of the ``folders``, which are read."""
+    """Raise InputError if ``out``, a file or a folder, lies in one of the ``folders``, which are read."""
     for folder in folders:
-        if os.path.isdir(folder) and os.path.realpath(out).startswith(os.path.join(os.path.realpath(folder), "")):
+        if _lies_in(out, folder):
             raise InputError(f"{show(out)}: would be a file of the folder {show(folder)}, which is read: put it elsewhere")
 
 

@@ -242,10 +242,11 @@ class Trainer:
                 self.train_call = None
 
     def step(self) -> Step:
-        """Do one iteration; return its :class:`Step`. Raises TrainingError if the loss is not finite, or if
-        a device or a process that computes gradients fails; TextError if a file of the text has become shorter.
+        """Do one iteration; return its :class:`Step`.
 
-        Raises :class:`~pydarknet.training.validation.Interrupted` if its measurement was given up; the next call makes that.
+        Raises TrainingError if the loss is not finite, or if a device or a process that computes gradients fails; TextError
+        if a file of the text has become shorter;
+        :class:`~pydarknet.training.validation.Interrupted` if its measurement was given up; the next call makes that.
         """
         if self._unmeasured is None:
             self._unmeasured = self._iterate()

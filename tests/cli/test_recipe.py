@@ -105,6 +105,13 @@ def test_new_tells_a_command_for_a_text_that_begins_with_a_dash(here):
     assert run(*shlex.split(line)[1:]).code == 0
 
 
+def test_a_log_and_a_picture_in_the_folder_of_the_run_which_is_still_to_be_made(here):
+    pytest.importorskip("matplotlib")
+    words = ("--minutes", ".1", *SHORT, "--quiet", "--log", "backup/log.jsonl", "--plot", "backup/curves.svg")
+    assert run("train", "novel.txt", *words).code == 0
+    assert (here / "backup/curves.svg").is_file() and (here / "backup/log.jsonl").is_file()
+
+
 def test_going_on_keeps_what_the_cfg_says_of_itself(here):
     words = ("train", "novel.txt", *SHORT)
     assert run(*words, "--minutes", ".1").code == 0
@@ -265,6 +272,10 @@ def test_settings_and_name_with_a_cfg(here):
             1,
             "no/such.svg: cannot write the picture: No such",
         ),
+        (("train", "novel.txt", "--minutes", "9", "--log", "no/such.jsonl"), 1, "no/such.jsonl: cannot write the log: No such"),
+        (("train", "novel.txt", "--minutes", "9", "--log", "short.txt"), 1, "short.txt: is not a log of pydarknet"),
+        (("train", ".", "--minutes", "9", "--tensorboard", "x"), 1, "x: would be a file of the folder ., which is read"),
+        (("train", ".", "--minutes", "9", "--tensorboard", "."), 1, "which is read: put it elsewhere"),
         (("train", ".", "--minutes", "9", "--plot", "x.svg"), 1, "x.svg: would be a file of the folder ., which is read"),
         (("train", "novel.txt", "--minutes", "9", "--backup", "short.txt"), 1, "short.txt: cannot save weights in this folder"),
         (("train", "novel.txt", "--minutes", "9", "--name", "x" * 260), 1, "File name too long; give a shorter --name"),

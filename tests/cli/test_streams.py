@@ -149,7 +149,7 @@ def test_a_text_without_an_end_is_refused(folder, command, source):
         ("valid net.cfg net.weights --streams 2", "standard input: more than 67,108,864 bytes: give a shorter text\n"),
         (
             "vec net.cfg net.weights",
-            "a line of more than 16,777,216 bytes: vec prints a vector for each line; give shorter ones\n",
+            "standard input: a line of more than 16,777,216 bytes: vec prints a vector for each line; give shorter ones\n",
         ),
     ],
 )
