@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from pydarknet import Corpus, load_network
-from pydarknet.inference.score import blocks_of_corpus, surprise
-from pydarknet.inference.surprise import MEASURES, lines_of, most_surprising
+from pydarknet.inference.score import MEASURES, lines_of, most_surprising
+from pydarknet.inference.valid import blocks_of_corpus, surprise
 
 ROOT = Path(__file__).parent.parent
 HELD_OUT, SCORED, PLANTED = 111_540, 60_000, 40

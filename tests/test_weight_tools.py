@@ -11,7 +11,7 @@ from pydarknet.darknet.cfg import parse_cfg
 from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
 from pydarknet.darknet.weights import read_header
 from pydarknet.errors import InputError, WeightsError
-from pydarknet.inference.score import Tally, blocks_of_file, surprise
+from pydarknet.inference.valid import Tally, blocks_of_file, surprise
 from pydarknet.network import load_network
 from pydarknet.weight_tools import (
     average,

@@ -14,8 +14,8 @@ from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text,
 from pydarknet.cli.streams import columns_of
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.sample import DEFAULT_SEED
-from pydarknet.inference.score import blocks_of_corpus, surprise
-from pydarknet.inference.surprise import MEASURES, lines_of, most_surprising
+from pydarknet.inference.score import MEASURES, lines_of, most_surprising
+from pydarknet.inference.valid import blocks_of_corpus, surprise
 from pydarknet.network import load_network
 from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.text.corpus import Corpus

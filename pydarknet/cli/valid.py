@@ -26,7 +26,7 @@ from pydarknet.cli.options import (
 from pydarknet.errors import TextError
 from pydarknet.inference.dynamic_evaluation import Adaptation
 from pydarknet.inference.sample import DEFAULT_SEED
-from pydarknet.inference.score import (
+from pydarknet.inference.valid import (
     TacticTally,
     Tally,
     Utf8Watch,

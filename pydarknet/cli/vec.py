@@ -20,7 +20,7 @@ from pydarknet.cli.options import (
 from pydarknet.cli.streams import write_bytes
 from pydarknet.errors import TextError
 from pydarknet.inference.sample import DEFAULT_SEED
-from pydarknet.inference.score import line_vectors
+from pydarknet.inference.vec import line_vectors
 from pydarknet.network import load_network
 from pydarknet.system.files import show
 

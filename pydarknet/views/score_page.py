@@ -30,7 +30,7 @@ def level(bits):
 
 
 def page(name, lines, top):
-    """The HTML of the text ``name``: its ``lines`` (:class:`~pydarknet.inference.surprise.Line`), the ``top`` ones first."""
+    """The HTML of the text ``name``: its ``lines`` (:class:`~pydarknet.inference.score.Line`), the ``top`` ones first."""
     bits, characters = sum(line.total for line in lines), sum(len(line.bits) for line in lines) - 1
     legend = " ".join(f'<span class="l{n}">from {least} bits</span>' for n, least in enumerate(LEVELS, 1))
     return f"""<!DOCTYPE html>

@@ -11,7 +11,7 @@ from places import GOLDEN as GOLDEN_ROOT
 
 from pydarknet import load_network
 from pydarknet.inference.dynamic_evaluation import Adaptation
-from pydarknet.inference.score import TacticTally, Tally, blocks_of_corpus, surprise, tactic_lines, valid_lines
+from pydarknet.inference.valid import TacticTally, Tally, blocks_of_corpus, surprise, tactic_lines, valid_lines
 from pydarknet.text.corpus import Corpus
 
 FORWARD = GOLDEN_ROOT / "forward"

@@ -3,7 +3,7 @@
 import pytest
 from command_line import done, make_network, run
 
-from pydarknet.inference.score import line_vectors
+from pydarknet.inference.vec import line_vectors
 
 LINES = b"first line\n\nbytes \xff\x00\t.\r\nno line end"
 
