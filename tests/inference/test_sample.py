@@ -11,7 +11,18 @@ from places import GOLDEN as GOLDEN_ROOT
 
 from pydarknet.darknet.randomness import CRandom
 from pydarknet.errors import InputError, WeightsError
-from pydarknet.inference.sample import NEVER, Sampling, darknet_random, generate, generate_tactic, generate_text, sample
+from pydarknet.inference.sample import (
+    CUTOFF,
+    NEVER,
+    Sampling,
+    _cooled,
+    _possible,
+    darknet_random,
+    generate,
+    generate_tactic,
+    generate_text,
+    sample,
+)
 from pydarknet.network import load_network
 
 GOLDEN = GOLDEN_ROOT / "forward" / "pjreddie"
@@ -69,6 +80,12 @@ def test_of_many_equal_symbols_one_is_written():
     p = np.full(20000, 1 / 20000, np.float32)
     p[7] *= 1.5
     assert sample(p, np.float32(0.5)) == 7
+    assert Sampling().choose(p, CRandom(1)) == 7
+
+
+def test_what_is_just_the_cut_off_stays():
+    p = np.array([1 - CUTOFF, CUTOFF], np.float32)
+    assert sample(p, np.float32(1)) == 1
 
 
 def test_the_likeliest_is_written_when_it_is_cold(tmp_path):
@@ -124,8 +141,9 @@ def test_a_temperature_below_0(tmp_path, temperature):
 @pytest.mark.parametrize("symbol", [-1, 256, 10**30])
 def test_a_seed_that_the_network_has_not_got(tmp_path, symbol):
     _, _, network = make_network(tmp_path)
-    with pytest.raises(InputError, match=f"symbol {symbol} of the seed is outside 0..255"):
-        generate(network, [1, symbol], 1)
+    for fine in (0, 1):
+        with pytest.raises(InputError, match=f"symbol {symbol} of the seed is outside 0..255"):
+            generate(network, [fine, symbol], 1)
 
 
 class Script:
@@ -164,6 +182,13 @@ def test_a_tactic_ends_at_a_full_stop_with_a_newline():
 def test_the_full_stop_of_the_prompt_does_not_end_it():
     """Darknet's ``c`` is EOF then, not the last character that was read."""
     assert tactic(b"\na.\nb", b"goal.")[0] == b"\na."
+
+
+def test_a_tactic_is_drawn_with_the_numbers_given(tmp_path):
+    _, _, network = make_network(tmp_path)
+    written = bytes(generate_tactic(network, b"goal", 30, 2, CRandom(5)))
+    assert written == text_of(generate(network, b"goal", 30, 2, CRandom(5)))
+    assert written != bytes(generate_tactic(network, b"goal", 30, 2, CRandom(6)))
 
 
 def test_a_tactic_is_cut_at_the_length():
@@ -240,6 +265,16 @@ def test_what_is_drawn_is_as_described(controls, sharpness):
     assert (np.abs(found - expected) < 5 * np.sqrt(expected * (1 - expected) / 4000) + 1e-9).all(), (found, expected)
 
 
+@pytest.mark.parametrize(
+    ("controls", "stay"),
+    [(dict(top_p=0.5), [0]), (dict(top_p=0.75), [0, 1]), (dict(min_p=0.5), [0, 1]), (dict(top_k=2), [0, 1])],
+)
+def test_bounds_that_are_met_to_the_bit(controls, stay):
+    """The likelier ones of a symbol have just ``top_p``: it goes. It has just ``min_p``: it stays."""
+    p = np.array([0.5, 0.25, 0.125, 0.125], np.float32)
+    assert sorted(np.flatnonzero(drawn(Sampling(**controls), p, 200))) == stay
+
+
 def test_what_must_not_be_written_never_is():
     """Also with a uniform number of 0 or 1, where Darknet's way ends at the first or last symbol, whatever it has."""
     least = np.full(20, NEVER, np.float32)
@@ -296,6 +331,39 @@ def test_a_repetition_is_less_likely_for_64_symbols(penalty):
         assert symbol == (p * factors).argmax(), len(text)
         text.append(symbol)
     assert len({*symbols}) < 100 and any(len({*symbols[n : n + 64]}) < 64 for n in range(300)) is (penalty < 2)
+
+
+def test_a_symbol_counts_until_the_last_of_it_is_64_symbols_back():
+    p = np.array([0.4, 0.3, 0.2, 0.05, 0.05], np.float32)
+    seed = [0, *[3] * 62, 0]
+    steps = generate(Constant(p), seed, 2, 0, repetition_penalty=8)
+    assert [int(step[0]) for step in steps] == [1, 2], "the first 0 is 65 symbols back now, the other is not"
+
+
+def test_where_all_is_unlikely_the_likeliest_that_is_allowed_is_written():
+    """No probability reaches the cut-off, nor one of 0 what the mask leaves: it is a byte of a whole character all the same."""
+    p = np.zeros(256, np.float32)
+    p[0xFF] = 1
+    least = np.where(np.arange(256) < 0x80, CUTOFF, np.float32(NEVER))
+    assert Sampling(utf8=True).choose(p, CRandom(1), least) < 0x80
+    p[0xFF], p[65] = 0.99, 1e-9
+    assert Sampling(0, utf8=True).choose(p, CRandom(1), least) == 65
+
+
+def test_the_nearest_symbol_that_may_be_written():
+    p = np.array([0, 0, 0.3, 0, 0.3, 0.4, 0, 0], np.float32)
+    assert [_possible(p, symbol) for symbol in range(8)] == [2, 2, 2, 5, 4, 5, 5, 5]
+
+
+def test_the_character_that_the_seed_begins_is_finished(tmp_path):
+    """It does not count; and a seed that ends in a character is gone on from with the next one."""
+    _, _, network = make_network(tmp_path)
+    for seed, behind in (("€".encode()[:1], 2), ("€".encode()[:2], 1), ("€".encode(), 0)):
+        written = text_of(generate(network, seed, 5, random=CRandom(1), utf8=True))
+        assert len((seed + written).decode()) == 6 and (b"x" + written[behind:]).decode()
+    with pytest.raises(InputError, match="UTF-8"):
+        generate(network, b"a\xff", 5, utf8=True)
+    assert len(text_of(generate(network, b"a\xff", 5, random=CRandom(1)))) == 5
 
 
 def test_a_cold_text_goes_by_what_is_allowed_however_unlikely(tmp_path):
@@ -369,6 +437,9 @@ def test_a_cold_text_has_the_shares_of_its_temperature():
     steps = list(generate(Constant(p), b"x", 2000, 0.4, CRandom(1), utf8=True))
     share = text_of(steps).count(b"a") / 2000
     assert share == pytest.approx(1.5**2.5 / (1.5**2.5 + 1), abs=5 * 0.5 / np.sqrt(2000))  # five standard deviations
+    cooled = _cooled(p, np.arange(256) < 0x80, 0.4)
+    assert cooled.sum() == pytest.approx(1) and not cooled[0x80:].any()
+    assert cooled[ord("a")] / cooled[ord("b")] == pytest.approx(1.5**2.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("streams", [1, 3])
@@ -398,5 +469,9 @@ def test_a_text_for_a_programmer_is_that_of_the_steps_decoded(tmp_path):
 
 
 def test_utf8_is_for_bytes():
-    with pytest.raises(InputError, match="utf8 is for networks over bytes: the cfg has inputs=1000"):
-        generate(Constant(np.ones(1000) / 1000), [3], 1, utf8=True)
+    for symbols in (257, 1000):
+        network = Constant(np.ones(symbols) / symbols)
+        with pytest.raises(InputError, match=f"utf8 is for networks over bytes: the cfg has inputs={symbols}"):
+            generate(network, [3], 1, utf8=True)
+        with pytest.raises(InputError, match=f"the network has {symbols} symbols, which are tokens"):
+            generate_text(network, "a", 1)
