@@ -1,10 +1,12 @@
-"""Batch norm where the streams are alike at a step: float32 gives what float64 gives."""
+"""Batch norm: its equations written out, and streams that are alike at a step, where float32 gives what float64 gives."""
 
 import numpy as np
 import pytest
 
 from pydarknet import Corpus, Trainer
 from pydarknet.darknet.cfg import parse_cfg_text
+from pydarknet.darknet.dialect import ALEXEYAB, PJREDDIE
+from pydarknet.layers.batchnorm import BatchNormLayer
 from pydarknet.network import Network
 
 D, T = 40, 10
@@ -71,6 +73,42 @@ def test_the_rolling_statistics_of_a_single_stream_are_about_the_mean_before():
     z = net.layers[0].weights.value[:, 7]
     np.testing.assert_allclose(norm.rolling_variance.value, 0.99 * np.array([4, 5, 6]) + 0.01 * (z - [1, 2, 3]) ** 2)
     np.testing.assert_allclose(norm.rolling_mean.value, 0.99 * np.array([1, 2, 3]) + 0.01 * z)
+
+
+def test_the_gradient_of_a_single_stream_takes_the_rolling_statistics_for_constants():
+    """dz = scale dy / (s + 1e-6), and dscale = Σ dy ẑ, of the statistics as they are once z is taken into them."""
+    random = np.random.default_rng(2)
+    norm = network("connected", 1, np.float64, H=3).layers[0].norm
+    norm.scales.value[:], norm.rolling_mean.value[:], norm.rolling_variance.value[:] = [1, 2, -3], [1, 2, 3], [4, 0.5, 6]
+    z, dy = random.normal(size=(2, 1, 1, 3))
+    with pytest.warns(UserWarning, match="single stream"):
+        tape = norm.tape(1, 1)
+    y = z.copy()
+    tape.forward(y, 0)
+    dz = np.empty_like(dy)
+    assert tape.backward(dy, 0, out=dz) is dz
+    s = np.sqrt(norm.rolling_variance.value)
+    z_hat = (z - norm.rolling_mean.value) / (s + 1e-6)
+    np.testing.assert_allclose(y, norm.scales.value * z_hat, rtol=1e-12)
+    np.testing.assert_allclose(dz, norm.scales.value * dy / (s + 1e-6), rtol=1e-12)
+    np.testing.assert_allclose(norm.scales.gradient, (dy * z_hat)[0, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dialect", [PJREDDIE, ALEXEYAB], ids=lambda dialect: dialect.value)
+def test_the_layer_of_its_own_at_inference(dialect, dtype):
+    layer = BatchNormLayer(3, dtype)
+    layer.dialect = dialect
+    layer.norm.scales.value[:], layer.biases.value[:] = [1, 2, -3], [0.5, 0.25, 8]
+    layer.norm.rolling_mean.value[:], layer.norm.rolling_variance.value[:] = [1, 2, 3], [4, 1e-6, 6]
+    x = np.random.default_rng(3).normal(size=(5, 2, 3)).astype(dtype)
+    variance = np.array([4, 1e-6, 6])
+    d = np.sqrt(variance) + 1e-6 if dialect is PJREDDIE else np.sqrt(variance + 1e-5)
+    expected = np.array([1, 2, -3]) * (x - np.array([1, 2, 3])) / d + np.array([0.5, 0.25, 8])
+    found = layer.forward(x)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=3e-5 if dtype is np.float32 else 1e-12)
+    np.testing.assert_array_equal(layer.stepper(2, False)(x[0]), found[0])
 
 
 @pytest.mark.parametrize("B", range(3, 13))

@@ -213,6 +213,26 @@ def test_weights_survive_a_round_trip(section, dialect, tmp_path):
     np.testing.assert_array_equal(network.predict(symbols), again.predict(symbols))
 
 
+THREE = [f"{name}.{kind}" for name in ("input", "self", "output") for kind in ("biases", "weights", "norm.scales")]
+
+
+@pytest.mark.parametrize(
+    ("layer", "names"),
+    [
+        ("connected", ["biases", "weights", "norm.scales"]),
+        ("lstm", ["W", "U", "w.biases", "u.biases", "w.scales", "u.scales"]),
+        ("gru", ["W", "U", "w.biases", "u.biases", "w.scales", "u.scales"]),
+        ("rnn", THREE),
+        ("crnn", THREE),
+        ("batchnorm", ["biases", "norm.scales"]),
+    ],
+)
+def test_names_of_what_is_learned_and_that_only_matrices_decay(layer, names):
+    """Darknet's updates take ``decay`` off ``weight_updates`` alone."""
+    (layer,) = build(f"[{layer}]\nsize=1\noutput=5\nbatch_normalize=1\n").layers[:1]
+    assert {p.name: p.decayed for p in layer.parameters} == {name: not name.endswith(("biases", "scales")) for name in names}
+
+
 def test_stock_crnn_cfg_builds_and_learns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
