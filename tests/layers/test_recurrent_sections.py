@@ -217,19 +217,19 @@ THREE = [f"{name}.{kind}" for name in ("input", "self", "output") for kind in ("
 
 
 @pytest.mark.parametrize(
-    ("layer", "names"),
+    ("section", "names"),
     [
-        ("connected", ["biases", "weights", "norm.scales"]),
-        ("lstm", ["W", "U", "w.biases", "u.biases", "w.scales", "u.scales"]),
-        ("gru", ["W", "U", "w.biases", "u.biases", "w.scales", "u.scales"]),
-        ("rnn", THREE),
-        ("crnn", THREE),
-        ("batchnorm", ["biases", "norm.scales"]),
+        ("[connected]\noutput=5\nbatch_normalize=1", ["biases", "weights", "norm.scales"]),
+        ("[lstm]\noutput=5\nbatch_normalize=1", ["W", "U", "w.biases", "u.biases", "w.scales", "u.scales"]),
+        ("[gru]\noutput=5\nbatch_normalize=1", ["W", "U", "w.biases", "u.biases", "w.scales", "u.scales"]),
+        ("[rnn]\noutput=5\nbatch_normalize=1", THREE),
+        ("[crnn]\nsize=1\noutput=5\nbatch_normalize=1", THREE),
+        ("[batchnorm]", ["biases", "norm.scales"]),
     ],
 )
-def test_names_of_what_is_learned_and_that_only_matrices_decay(layer, names):
+def test_names_of_what_is_learned_and_that_only_matrices_decay(section, names):
     """Darknet's updates take ``decay`` off ``weight_updates`` alone."""
-    (layer,) = build(f"[{layer}]\nsize=1\noutput=5\nbatch_normalize=1\n").layers[:1]
+    (layer,) = build(section + "\n").layers[:1]
     assert {p.name: p.decayed for p in layer.parameters} == {name: not name.endswith(("biases", "scales")) for name in names}
 
 
