@@ -344,6 +344,23 @@ def test_stepper_equals_forward(make, norm, dialect):
     np.testing.assert_allclose(np.stack([step(symbols[t]).copy() for t in range(T)]), whole, **SAME)
 
 
+@pytest.mark.parametrize("dialect", [PJREDDIE, ALEXEYAB], ids=lambda dialect: dialect.value)
+@every_layer
+def test_norm_at_inference_is_a_scale_of_the_weights_and_a_bias(make, dialect):
+    """scale (z - rolling mean) / d + b, by the d of each fork; also once a training call of the same shape has been."""
+    random = np.random.default_rng(34)
+    layer, plain, x = moved(make(True), random), make(False), dense(random)
+    layer.dialect = plain.dialect = dialect
+    layer.forward(x, True)
+    for name, matrix in layer.matrices.items():
+        variance = matrix.rolling_variance
+        d = np.sqrt(variance) + 1e-6 if dialect is PJREDDIE else np.sqrt(variance + 1e-5)
+        plain.matrices[name].weights[...] = matrix.weights * (matrix.scales / d)[:, None]
+        plain.matrices[name].biases[...] = matrix.biases - matrix.rolling_mean * matrix.scales / d
+    layer.reset_state()
+    np.testing.assert_allclose(layer.forward(x), plain.forward(x), **SAME)
+
+
 def test_stepper_of_a_batchnorm_layer_equals_forward():
     random = np.random.default_rng(32)
     layer, x = moved(BatchNormLayer(D, np.float64), random), dense(random)
