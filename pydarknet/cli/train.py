@@ -235,6 +235,10 @@ def train(
         if resume:
             warn = lambda message: tell(f"warning: {message}")  # noqa: E731
             checkpoint = ranks.from_first(lambda: newest_checkpoint(folder, base, warn))
+            _check_dialect(checkpoint, dialect)
+            if not quiet and ranks.first:
+                _tell_what_counts_no_longer(start, clear, minutes)
+            start, clear = None, False
         elif start and _is_checkpoint(start):
             checkpoint, start = ranks.from_first(lambda: read_checkpoint(start)), None
         if checkpoint:
@@ -372,6 +376,20 @@ def _is_checkpoint(path):
     return path.endswith(".checkpoint") or is_kind(path, CHECKPOINT)
 
 
+def _check_dialect(checkpoint, dialect):
+    if dialect and dialect != (its := checkpoint.fact("dialect", str)):
+        raise click.UsageError(f"--dialect {dialect}: a checkpoint goes on as it was, and {show(checkpoint.path)} is of {its}")
+
+
+def _tell_what_counts_no_longer(start, clear, minutes):
+    """With --resume the same command goes on, whatever in it was about the beginning."""
+    given = (start, start and show(start)), (clear, "-clear"), (minutes, "--minutes")
+    if words := [word for value, word in given if value]:
+        longer = "; --max-batches N makes it longer" if minutes else ""
+        counts = "count" if words[1:] else "counts"
+        tell(f"{' and '.join(words)} {counts} when a run begins, and this one goes on from its checkpoint{longer}")
+
+
 def _check_usage(
     cfg, paths, start, resume, clear, dialect, minutes, valid_file, valid_fraction, valid_parts, valid_every, plateau, patience
 ):
@@ -380,11 +398,9 @@ def _check_usage(
         raise click.UsageError(f"{show(late[0])} is a cfg: give it before the text: pydarknet train CFG TEXT")
     if cfg is None and start:
         raise click.UsageError(f"give the cfg that {show(start)} was trained with before it: pydarknet train CFG ...")
-    if minutes and (cfg or resume):
-        raise click.UsageError("--minutes chooses a network: with a CFG or --resume, --max-batches N says how long to train")
-    if resume and start:
-        raise click.UsageError("--resume goes on from the checkpoint in the backup folder, so no weights can be given")
-    if (resume or (start and _is_checkpoint(start))) and (clear or dialect):
+    if minutes and cfg:
+        raise click.UsageError("--minutes chooses a network: with a CFG, --max-batches N says how long to train")
+    if start and _is_checkpoint(start) and not resume and (clear or dialect):
         raise click.UsageError("-clear and --dialect are for weights: a checkpoint goes on as it was")
     if valid_file and valid_fraction:
         raise click.UsageError("--valid and --valid-fraction cannot be combined: give only one of them")

@@ -157,8 +157,11 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
-        weights = os.path.splitext(checkpoint.path)[0] + ".backup"
-        command = shlex.join(["pydarknet", "train", self.network.cfg.path, weights, os.fsdecode(self.corpus.names[0])])
+        base = os.path.splitext(checkpoint.path)[0]
+        weights = best if os.path.isfile(best := f"{base}_best.weights") else f"{base}.backup"
+        texts = [os.fsdecode(name) for name in self.corpus.names]
+        measured = ["--valid-fraction", ".05"] * (self.validation is not None)
+        command = shlex.join(["pydarknet", "train", self.network.cfg.path, weights, *texts[:3], "-clear", *measured])
         run_state.restore(self._owners(), checkpoint, run_state.meaning(self.network), self.text_digest, show(command))
 
     def _owners(self):

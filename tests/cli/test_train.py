@@ -184,9 +184,6 @@ def test_several_texts_and_folders_and_tokens(here):
         ((), "Missing argument 'TEXT'"),
         (("w.weights",), "Missing argument 'TEXT'"),
         (("-file", "text.bin", "a", "b"), "with -file, at most one more path is allowed"),
-        (("w.weights", "text.bin", "--resume"), "--resume goes on from the checkpoint"),
-        (("text.bin", "--resume", "-clear"), "a checkpoint goes on as it was"),
-        (("text.bin", "--resume", "--dialect", "alexeyab"), "a checkpoint goes on as it was"),
         (("x.checkpoint", "text.bin", "-clear"), "a checkpoint goes on as it was"),
         (("text.bin", "--patience", 3), "need --valid or --valid-fraction"),
         (("text.bin", "--valid", "text.bin", "--valid-fraction", 0.1), "give only one of them"),
@@ -539,8 +536,26 @@ def test_another_text_prints_the_command_that_helps(here):
     train("text.bin", "--max-batches", 100)
     write_text(here, name="other text.bin", seed=7)
     result = train("other text.bin", "--resume", code=1)
-    assert result.err.endswith(": pydarknet train tiny.cfg backup/tiny.backup 'other text.bin'\n")
-    assert run("train", "tiny.cfg", "backup/tiny.backup", "other text.bin", "--max-batches", 101).code == 0
+    assert result.err.endswith(": pydarknet train tiny.cfg backup/tiny.backup 'other text.bin' -clear\n")
+    result = run("train", "tiny.cfg", "backup/tiny.backup", "other text.bin", "-clear", "--max-batches", 2)
+    assert result.code == 0 and [line[0] for line in steps(result)] == [1, 2]
+    train("text.bin", "--valid-fraction", 0.1, "--max-batches", 3, "--overwrite")
+    result = train("other text.bin", "--valid-fraction", 0.1, "--resume", code=1)
+    assert "train tiny.cfg backup/tiny_best.weights 'other text.bin' -clear --valid-fraction .05\n" in result.err
+
+
+def test_the_same_command_with_resume_goes_on(here):
+    """What was about the beginning is told to count no longer: the weights, -clear, the dialect; and --minutes (test_recipe.py)."""
+    train("text.bin", "--max-batches", 3)
+    os.rename("backup/tiny_final.weights", "old.weights")
+    words = "old.weights", "text.bin", "-clear", "--dialect", "pjreddie"
+    assert [line[0] for line in steps(train(*words, "--max-batches", 2, "--backup", "new"))] == [1, 2]
+    os.remove("old.weights")
+    result = train(*words, "--max-batches", 4, "--backup", "new", "--resume")
+    told = "pydarknet: old.weights and -clear count when a run begins, and this one goes on from its checkpoint\n"
+    assert told in result.err and [line[0] for line in steps(result)] == [3, 4]
+    result = train(*words[:-1], "alexeyab", "--max-batches", 5, "--backup", "new", "--resume", code=2)
+    assert "--dialect alexeyab: a checkpoint goes on as it was, and new/tiny.checkpoint is of pjreddie" in result.err
 
 
 def test_a_warm_up_that_never_ends(here):

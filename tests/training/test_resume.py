@@ -233,7 +233,7 @@ def test_another_text_says_how_to_start_from_the_weights(tmp_path):
     (tmp_path / "text").write_bytes(text(99))
     first = make_trainer(tmp_path)
     checkpoint = passed(first, tmp_path / "tiny.checkpoint")
-    command = f"pydarknet train {tmp_path}/tiny.cfg {tmp_path}/tiny.backup {tmp_path}/text"
+    command = f"pydarknet train {tmp_path}/tiny.cfg {tmp_path}/tiny.backup {tmp_path}/text -clear"
     with pytest.raises(CheckpointError, match=f"or start a run of its own from the weights: {re.escape(command)}$"):
         make_trainer(tmp_path, corpus=Corpus.open(tmp_path / "text")).restore(checkpoint)
 
