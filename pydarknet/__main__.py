@@ -5,9 +5,14 @@ import sys
 
 def run():
     """The entry point of the ``pydarknet`` command."""
-    from pydarknet.cli import main
+    try:
+        from pydarknet.cli import main
 
-    sys.exit(main())
+        code = main()
+    except KeyboardInterrupt:  # while modules were still imported
+        print("pydarknet: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

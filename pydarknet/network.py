@@ -119,8 +119,8 @@ class Network:
     def generate(self, seed: str | bytes = "", length: int = 1000, **options: Any) -> str:
         """Text that goes on from ``seed``, ``length`` characters of it, without the seed: a ``str`` of a network over bytes.
 
-        ``options`` are those of :func:`pydarknet.inference.sample.generate_text`: ``temperature``, ``srand`` and the other
-        controls of ``pydarknet generate``. The network's own recurrent state stays as it is. Raises InputError.
+        ``options`` are ``srand`` and those of :class:`pydarknet.inference.sample.Sampling`: ``temperature``, ``top_k`` and so
+        on. The network's own recurrent state stays as it is. Raises InputError.
         """
         from pydarknet.inference.sample import generate_text  # it is one floor up: what uses a trained network
 

@@ -35,8 +35,8 @@ def test_objects_print_what_they_are(tmp_path, monkeypatch):
         "           total                2,556",
     ]
     write_text(".", name="a.txt"), write_text(".", name="b.txt")
-    assert repr(pydarknet.Corpus.open(["a.txt", "b.txt"])) == "Corpus('a.txt' and 1 more, 6,000 bytes)"
-    assert repr(trainer) == "Trainer('./tiny.cfg', Corpus('<memory>', 3,000 bytes), iteration 0 of 30)".replace("./", "")
+    assert repr(pydarknet.Corpus.open(["a.txt", "b.txt"])) == "Corpus(a.txt and 1 more, 6,000 bytes)"
+    assert repr(trainer) == "Trainer('./tiny.cfg', Corpus(<memory>, 3,000 bytes), iteration 0 of 30)".replace("./", "")
 
 
 def test_a_trainer_takes_a_path(tmp_path):

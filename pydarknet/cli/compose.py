@@ -222,8 +222,7 @@ def _lines():
             return
         except KeyboardInterrupt:
             click.echo()
-            tell("interrupted")
-            return
+            raise
 
 
 def _line_of_input():

@@ -36,7 +36,7 @@ temperature_option = click.option(
     "-temp",
     "--temp",
     "temperature",
-    type=float,
+    type=Number(0),
     default=DEFAULT_TEMPERATURE,
     show_default=True,
     help="Below 1 the likely becomes likelier, above 1 less so; 0 always takes the likeliest.",

@@ -12,7 +12,8 @@ import click
 
 from pydarknet.errors import printable
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends: a terminal obeys them
+# All but tabs and line ends: a terminal obeys them, or writes what follows in another direction or on another line.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def prepare_streams():
@@ -70,9 +71,13 @@ def tell(message):
 def write_error(text):
     """Write to standard error, if it can be written."""
     try:
-        click.echo(CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text), err=True, nl=False)
+        click.echo(CONTROL.sub(_escape, text), err=True, nl=False)
     except OSError:
         drop(sys.stderr)
+
+
+def _escape(match):
+    return ascii(match[0])[1:-1]
 
 
 def drop(stream):
@@ -94,7 +99,7 @@ def write_bytes(pieces, raw=False):
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     for piece in pieces:
         if on_terminal and not raw:
-            piece = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", decoder.decode(piece)).encode()
+            piece = CONTROL.sub(_escape, decoder.decode(piece)).encode()
         out.write(piece)
         if on_terminal:
             out.flush()

@@ -18,7 +18,7 @@ from pydarknet.cli.options import (
     weights_argument,
 )
 from pydarknet.cli.streams import write_bytes
-from pydarknet.errors import TextError
+from pydarknet.errors import InputError, TextError
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.vec import line_vectors
 from pydarknet.network import load_network
@@ -51,6 +51,8 @@ def vec(cfg, weights, texts, seed, layer, as_bytes, dialect):
     Example: pydarknet vec cfg/rnn.cfg backup/rnn_final.weights names.txt
     """
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
+    if network.inputs > 256:
+        raise InputError(f"{show(cfg)}: the network has {network.inputs} symbols, which are tokens: vec reads lines of text")
     seed = DEFAULT_SEED if seed is None else os.fsencode(seed)
     with ExitStack() as stack:
         named = [("standard input", None)] if is_stdin(texts) else [(show(path), path) for path in texts]

@@ -7,11 +7,12 @@ steers the text: whole characters only, the likeliest symbols only, no repetitio
 """
 
 from collections import deque
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from pydarknet.darknet.randomness import CRandom
+from pydarknet.darknet.randomness import CRandom, is_whole
 from pydarknet.errors import InputError, WeightsError
 from pydarknet.system.threads import blas_limited
 from pydarknet.text import utf8 as utf_8
@@ -46,6 +47,10 @@ class Sampling:
     def __init__(
         self, temperature=DEFAULT_TEMPERATURE, *, utf8=False, top_k=None, top_p=None, min_p=None, repetition_penalty=None
     ):
+        controls = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+        for name, value in (controls | {"repetition_penalty": repetition_penalty}).items():
+            if value is not None and not isinstance(value, Real):
+                raise InputError(f"{name} is {value!r}; it must be a number")
         with np.errstate(over="ignore"):
             self.temperature = float(np.float32(temperature))  # one too small for float32 is 0
         self.utf8 = utf8
@@ -53,7 +58,7 @@ class Sampling:
         self.repetition_penalty = None if repetition_penalty == 1 else repetition_penalty
         for name, right, what in (
             ("temperature", temperature >= 0, "a number from 0"),
-            ("top_k", top_k is None or top_k >= 1, "a whole number from 1"),
+            ("top_k", top_k is None or (is_whole(top_k) and top_k >= 1), "a whole number from 1"),
             ("top_p", top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
             ("min_p", min_p is None or 0 <= min_p <= 1, "from 0 to 1"),
             ("repetition_penalty", repetition_penalty is None or 0 < repetition_penalty < np.inf, "above 0"),
@@ -185,10 +190,12 @@ def generate(
     starts with an empty state, or with that of ``behind``, a layer's states of one stream each (what it has read before
     the seed). Each text has ``length`` symbols, with ``utf8`` as many characters, before which
     the last one of the seed is finished; -1 stands for a text that has ended while others go on. Raises
-    InputError for a control out of its range, for symbols of the seed that the network does not have, and with
+    InputError for a length or a control out of its range, for symbols of the seed that the network does not have, and with
     ``utf8`` for a seed that isn't UTF-8 and for a network over tokens.
     """
     rule = Sampling(temperature, **controls)
+    if not (is_whole(length) and length >= 0):
+        raise InputError(f"length is {length!r}; it must be a whole number from 0")
     symbols = list(seed) or [0]
     if not 0 <= min(symbols) <= max(symbols) < network.inputs:
         bad = min(symbols) if min(symbols) < 0 else max(symbols)

@@ -75,9 +75,13 @@ class Corpus:
         return cls(MemoryStore(symbols, [name], np.zeros(1, np.int64)), 0, len(symbols))
 
     def __repr__(self) -> str:
+        return f"Corpus({self.title}, {self._length:,} {self._store.unit}s)"
+
+    @property
+    def title(self) -> str:
+        """What messages call it: the first file, and how many more there are."""
         names = self.names
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return f"Corpus({show(names[0])!r}{more}, {self._length:,} {self._store.unit}s)"
+        return show(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
     def __len__(self) -> int:
         return self._length

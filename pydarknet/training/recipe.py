@@ -126,7 +126,7 @@ def make_recipe(
     least = BATCHES[-1][1] + 1
     if length < least:
         raise TextError(
-            f"{show(corpus.names[0])}: too short to choose a network by: without what is held out it has {length} "
+            f"{corpus.title}: too short to choose a network by: without what is held out it has {length} "
             f"{corpus.unit}s, and {least} are the least; give a longer text, or a cfg"
         )
     # A mistake in the settings is told before the trials.
@@ -239,7 +239,7 @@ def _why(corpus, held_out, recipe, best, tried):
     units = "characters" if corpus.unit == "byte" and recipe.inputs == 128 else f"{corpus.unit}s"
     others = [f"{size} too small" for size in smaller[-1:]] + [f"{size} too large" for size in larger[:1]]
     return (
-        f"{show(corpus.names[0])}: {len(corpus):,} {units} to learn from, {held_out:,} held out",
+        f"{corpus.title}: {len(corpus):,} {units} to learn from, {held_out:,} held out",
         f"a GRU of {best.output} ({best.speed:,.0f} {units}/s)"
         + (f": {', '.join(others).replace(' too', ' is too', 1)}" if others else ""),
         f"{_counted(passes, 'pass', 'passes')} in {_counted(recipe.max_batches, 'iteration', 'iterations')}, "

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 
@@ -110,7 +111,7 @@ def test_standard_input_that_cannot_be_read(here):
 
 def test_a_control_out_of_its_range_is_told_at_once(here):
     result = compose(options=("-temp", "-1"))
-    assert result.code == 1 and "temperature is -1" in result.err and result.out == b""
+    assert result.code == 2 and "Invalid value for '-temp'" in result.err and result.out == b""
 
 
 def test_continuations_are_those_of_the_whole_text(tmp_path):
@@ -156,7 +157,8 @@ def test_side_by_side_where_there_is_room():
     assert [line[:3].strip() for line in narrow if line[0] != " "] == ["1", "2", "3"]
 
 
-def test_in_a_terminal_without_prompt_toolkit(here):
+@pytest.mark.parametrize(("end", "code"), [(b"\x04", 0), (None, 130)], ids=["Ctrl-D", "Ctrl-C"])
+def test_in_a_terminal_without_prompt_toolkit(here, end, code):
     (here / "prompt_toolkit.py").write_text("raise ImportError\n")
     master, slave = pty.openpty()
     words = [sys.executable, "-m", "pydarknet", "compose", "net.cfg", "net.weights", "-srand", "1", "-len", "20"]
@@ -165,16 +167,19 @@ def test_in_a_terminal_without_prompt_toolkit(here):
     os.close(slave)
     shown = b""
     try:
-        for typed in (b"Hello\r", b"\x04"):  # Ctrl-D
+        for typed in (b"Hello\r", end):
             while not shown.endswith(b"> "):
                 shown += os.read(master, 4096)
-            os.write(master, typed)
+            if typed:
+                os.write(master, typed)
+            else:
+                process.send_signal(signal.SIGINT)
             shown += b"|"
         while block := os.read(master, 4096):
             shown += block
     except OSError:
         pass
     os.close(master)
-    assert process.wait(60) == 0
+    assert process.wait(60) == code
     assert b"pip install prompt_toolkit" in shown and b"\x1b[36m1\x1b[0m" in shown and b"Traceback" not in shown
-    assert shown.rstrip().endswith(b"Hello")
+    assert shown.rstrip().endswith(b"Hello" if end else b"Hello\r\n\r\npydarknet: interrupted")

@@ -10,6 +10,7 @@ import pytest
 from command_line import done, make_network, run
 from runs import start
 
+import pydarknet.__main__
 from pydarknet import __version__
 from pydarknet.cli import COMMANDS
 
@@ -96,6 +97,16 @@ def test_a_full_disk_is_one_line(tmp_path):
         result = subprocess.run([*PYDARKNET, "generate", cfg, weights], stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
     assert result.stderr == b"pydarknet: cannot write the output: No space left on device\n"
+
+
+def test_ctrl_c_while_modules_are_imported(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pydarknet.cli.main", interrupted)
+    with pytest.raises(SystemExit, match="^130$"):
+        pydarknet.__main__.run()
+    assert capsys.readouterr().err == "pydarknet: interrupted\n"
 
 
 @posix

@@ -271,10 +271,10 @@ def on_terminal(folder, line):
 
 
 def test_a_terminal_is_sent_no_control_characters(folder):
-    (folder / "escape.txt").write_bytes(b"\x1b[2J\x9b\tf\xc3\xbc\xff\n")
+    (folder / "escape.txt").write_bytes(b"\x1b[2J\x9b\tf\xc3\xbc\xff\xe2\x80\xae\xe2\x81\xa6\xe2\x80\xa8\n")
     for line in ("vec net.cfg net.weights escape.txt", "generate net.cfg net.weights -len 0 --bytes --seed-file escape.txt"):
         if line.startswith("vec"):
-            assert on_terminal(folder, line).startswith(rb"\x1b[2J\x9bf" + "ü".encode() + rb"\xff,")
+            assert on_terminal(folder, line).startswith(rb"\x1b[2J\x9bf" + "ü".encode() + rb"\xff\u202e\u2066\u2028,")
         raw = on_terminal(folder, line + (" --bytes" if line.startswith("vec") else ""))
         assert raw.startswith(b"\x1b[2J\x9b")
     assert b"\x1b[2J" in shell(folder, "vec net.cfg net.weights escape.txt").stdout, "a pipe gets the bytes"

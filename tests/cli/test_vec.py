@@ -33,6 +33,13 @@ def test_options(tmp_path):
     assert run("vec", cfg, weights, "--layer", 2, stdin=b"x").code == 1
 
 
+def test_a_network_over_tokens_reads_no_lines(tmp_path):
+    text = "[net]\ninputs=300\n[{layer}]\noutput=6\n{options}\n[connected]\noutput=300\n[softmax]\n"
+    cfg, weights, _ = make_network(tmp_path, text=text)
+    result = run("vec", cfg, weights, stdin=b"12 7\n")
+    assert result.code == 1 and "the network has 300 symbols, which are tokens" in result.err and result.out == b""
+
+
 def test_no_lines_no_output(tmp_path):
     cfg, weights, _ = make_network(tmp_path)
     assert done("vec", cfg, weights, stdin=b"") == b""

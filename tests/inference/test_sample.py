@@ -399,6 +399,12 @@ def test_texts_end_one_by_one(tmp_path):
         dict(repetition_penalty=0),
         dict(repetition_penalty=float("inf")),
         dict(top_p=float("nan")),
+        dict(top_k=2.5),
+        dict(top_k="2"),
+        dict(temperature="hot"),
+        dict(length=-1),
+        dict(length="20"),
+        dict(length=2.5),
     ],
     ids=str,
 )
@@ -406,7 +412,9 @@ def test_a_control_out_of_its_range(tmp_path, controls):
     _, _, network = make_network(tmp_path)
     ((name, _),) = controls.items()
     with pytest.raises(InputError, match=f"{name} is .*; it must be"):
-        generate(network, b"x", 1, **controls)
+        generate(network, b"x", **controls)
+    with pytest.raises(InputError, match=f"{name} is .*; it must be"):
+        generate_text(network, "x", **controls)
 
 
 def test_the_ends_of_the_ranges_and_the_defaults():

@@ -82,9 +82,9 @@ def test_offsets_of_a_small_type_do_not_overflow():
 
 def test_repr_names_the_first_file(tmp_path):
     paths = [write(tmp_path / name, b"0123456789" * 200) for name in "abc"]
-    assert repr(Corpus.open(paths)) == f"Corpus('{paths[0]}' and 2 more, 6,000 bytes)"
-    assert repr(Corpus.open(paths[:2])) == f"Corpus('{paths[0]}' and 1 more, 4,000 bytes)"
-    assert repr(Corpus.from_symbols(np.array([1, 2]))) == "Corpus('<memory>', 2 tokens)"
+    assert repr(Corpus.open(paths)) == f"Corpus({paths[0]} and 2 more, 6,000 bytes)"
+    assert repr(Corpus.open(paths[:2])) == f"Corpus({paths[0]} and 1 more, 4,000 bytes)"
+    assert repr(Corpus.from_symbols(np.array([1, 2]))) == "Corpus(<memory>, 2 tokens)"
 
 
 def test_parts_share_the_text_and_wrap_to_their_own_start(tmp_path):
