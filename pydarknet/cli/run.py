@@ -119,12 +119,13 @@ def _tell_best(trainer, backups, final, step):
     )
 
 
-def tell_what_next(trainer, backups, cfg, start):
+def tell_what_next(trainer, backups, cfg, start, as_bytes):
     """The commands that write text with the network and train it further, to be copied."""
     weights = argument(backups.best if trainer.validation and backups.best.is_file() else backups.final)
     cfg = argument(backups.cfg if cfg is None or backups.cfg_is_ours else cfg)
     if trainer.network.inputs <= 256:
-        click.echo(f"Write text: {to_copy(['pydarknet', 'generate', cfg, weights, '-len', '500'])}")
+        words = ["pydarknet", "generate", cfg, weights, "-len", "500", *["--bytes"] * as_bytes]
+        click.echo(f"Write text: {to_copy(words)}")
     words = _words_to_go_on(start)
     place = words.index("--") if "--" in words else len(words)
     words[place:place] = "--resume", "--max-batches", str(2 * trainer.max_batches)

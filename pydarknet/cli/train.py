@@ -33,6 +33,7 @@ from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import check_output, check_outside, check_writable, reported, show
 from pydarknet.system.kinds import CFG, CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
+from pydarknet.text.utf8 import is_utf8
 from pydarknet.training.backups import Backups, base_name, base_of_text, check_folder, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
@@ -247,6 +248,9 @@ def train(
             dialect = ranks.from_first(lambda: dialect or read_header(start).dialect)
         with ranks.together():
             corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, valid_parts, recipe=cfg is None)
+            as_bytes = corpus.unit == "byte" and not is_utf8(corpus)
+            if as_bytes and not quiet and ranks.first:
+                tell(f"{corpus.title}: not UTF-8: the network learns its bytes, and `generate --bytes` writes them")
             recipe, made = None, str(Path(folder) / f"{base}.cfg")
             inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
             if ranks.first:
@@ -305,11 +309,15 @@ def train(
             follow(trainer, ranks.steps(trainer, None), stop)
             return
         stop.descriptors.update(number for number in (report.fileno() for report in reports) if number is not None)
-        samples = None if no_sample or (quiet and not reports) else Samples(network, trainer.max_batches, sample_every)
+        samples = (
+            None
+            if no_sample or (quiet and not reports)
+            else Samples(network, trainer.max_batches, sample_every, as_bytes=as_bytes)
+        )
         steps = ranks.steps(trainer, backups.checkpoint)
         run_and_tell(trainer, steps, backups, reports, samples, None if quiet else print_every, checkpoint, stop)
         if not quiet:
-            tell_what_next(trainer, backups, cfg, begun_with)
+            tell_what_next(trainer, backups, cfg, begun_with, as_bytes)
 
 
 def _check_outputs(log_file, plot_file, tensorboard, folder, inputs, read):

@@ -66,13 +66,34 @@ def bytes_per_character(corpus):
     return size / characters if characters else None
 
 
+def is_utf8(corpus):
+    """Whether ``corpus``, a text of bytes, is UTF-8, but for a stray byte here and there.
+
+    At the beginning of each of its stretches no more bytes belong to no character than there are characters of several bytes.
+    """
+    stray = several = 0
+    for stretch in corpus.stretches():
+        data = stretch.symbols(0, min(AT_ONCE, len(stretch))).astype(np.uint8).tobytes()
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # what is unfinished at the end stays in it
+        characters = decoder.decode(_from_a_character_on(data)).encode("utf-32-le", "surrogatepass")
+        found = np.frombuffer(characters, "<u4")
+        escaped = np.count_nonzero((found >= 0xDC80) & (found <= 0xDCFF))
+        stray, several = stray + escaped, several + np.count_nonzero(found > 0x7F) - escaped
+    return bool(stray <= several)
+
+
+def _from_a_character_on(data):
+    """``data`` without the rest of a character that may stand at its beginning."""
+    return data[next((n for n in range(min(4, len(data))) if data[n] & 0xC0 != 0x80), 0) :]
+
+
 def _count(corpus):
     """The number of bytes of whole characters, and of these. Raises UnicodeDecodeError."""
     decoder, characters, whole = codecs.getincrementaldecoder("utf-8")(), 0, 0
     for start in range(0, len(corpus), AT_ONCE):
         data = corpus.symbols(start, min(AT_ONCE, len(corpus) - start)).astype(np.uint8).tobytes()
         if start == 0:
-            data = data[next((n for n in range(min(4, len(data))) if data[n] & 0xC0 != 0x80), 0) :]
+            data = _from_a_character_on(data)
         whole += len(data)
         characters += len(decoder.decode(data))
     return whole - len(decoder.getstate()[0]), characters

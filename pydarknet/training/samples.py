@@ -18,11 +18,12 @@ class Samples:
 
     With ``every`` one is written after every so many iterations. Without, after each measurement (or twenty times in
     ``max_batches``, where there are none), as long as all of them together take a hundredth of the time, and at the end. The
-    text depends on the weights and the iteration alone.
+    text depends on the weights and the iteration alone. It is whole characters of UTF-8, or with ``as_bytes``
+    any bytes, of which those that are no character are written ``\\xff``.
     """
 
-    def __init__(self, network, max_batches, every=None, length=LENGTH):
-        self.network, self.every, self.length = network, every, length
+    def __init__(self, network, max_batches, every=None, length=LENGTH, as_bytes=False):
+        self.network, self.every, self.length, self.as_bytes = network, every, length, as_bytes
         self._last, (count, least) = max_batches, WITHOUT_MEASUREMENTS
         self._interval = max(least, max_batches // count)
         self._begun, self._spent = time.perf_counter(), 0.0
@@ -55,8 +56,13 @@ class Samples:
     def text(self, srand):
         """``length`` characters with random numbers that begin at ``srand``; of a network over tokens their numbers."""
         over_bytes = self.network.inputs <= 256
+        utf8 = over_bytes and not self.as_bytes
         seed = b"\n\n" if self.network.inputs > 10 else b""
         with self.network.side_state(), np.errstate(over="ignore", invalid="ignore"):
-            steps = list(generate(self.network, seed, self.length, random=CRandom(srand), utf8=over_bytes))
+            steps = list(generate(self.network, seed, self.length, random=CRandom(srand), utf8=utf8))
         symbols = [int(step[0]) for step in steps if step[0] >= 0]
-        return bytes(symbols).decode("utf-8", "replace") if over_bytes else " ".join(map(str, symbols))
+        return (
+            bytes(symbols).decode("utf-8", "replace" if utf8 else "backslashreplace")
+            if over_bytes
+            else " ".join(map(str, symbols))
+        )

@@ -544,8 +544,28 @@ def test_another_text_prints_the_command_that_helps(here):
     assert "train tiny.cfg backup/tiny_best.weights 'other text.bin' -clear --valid-fraction .05\n" in result.err
 
 
+def test_a_text_that_is_not_utf8_is_told_and_written_as_bytes(here):
+    Path("latin.txt").write_bytes(("ça coûte où? " * 400).encode("latin-1"))
+    write_cfg(
+        here,
+        "[lstm]\noutput=30\n[connected]\noutput=256\nactivation=linear\n[softmax]\n",
+        inputs=256,
+        adam=1,
+        learning_rate=0.02,
+    )
+    result = train("latin.txt", "--max-batches", 150, "--sample-every", 150, "--log", "log.jsonl")
+    assert "latin.txt: not UTF-8: the network learns its bytes, and `generate --bytes` writes them\n" in result.err
+    line = next(line for line in result.out.decode().splitlines() if line.startswith("Write text: "))
+    assert line.endswith(" -len 500 --bytes")
+    assert "ça coûte où?" in run(*shlex.split(line)[3:]).out.decode("latin-1")
+    assert r"co\\xfbte" in Path("log.jsonl").read_text()
+    Path("utf8.txt").write_text("ça coûte où? " * 400)
+    result = train("utf8.txt", "--max-batches", 1)
+    assert "UTF-8" not in result.err and b"--bytes" not in result.out
+
+
 def test_the_same_command_with_resume_goes_on(here):
-    """What was about the beginning is told to count no longer: the weights, -clear, the dialect; and --minutes (test_recipe.py)."""
+    """What was about the beginning is told to count no longer: weights, -clear, and --minutes (test_recipe.py)."""
     train("text.bin", "--max-batches", 3)
     os.rename("backup/tiny_final.weights", "old.weights")
     words = "old.weights", "text.bin", "-clear", "--dialect", "pjreddie"

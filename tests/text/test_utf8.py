@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pydarknet.errors import InputError
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, bytes_per_character, state_behind
+from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, bytes_per_character, is_utf8, state_behind
 
 
 def is_valid(data):
@@ -118,6 +118,27 @@ def test_a_character_can_always_be_finished():
 )
 def test_bytes_per_character(text, expected):
     assert bytes_per_character(Corpus.from_symbols(text)) == expected
+
+
+@pytest.mark.parametrize("pieces", [1, 5])
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("plain", True),
+        ("für ", True),
+        ("漢字", True),
+        (b"for 10 \xa4", False),
+        ("ça coûte".encode("latin-1"), False),
+        (b"\xff\xfeA\0" + "n".encode("utf-16-le") * 50, False),
+    ],
+)
+def test_whether_a_text_is_utf8(text, right, pieces):
+    """Wherever the text is cut; and a stray byte among many characters makes no other encoding."""
+    data = text * 1000 if isinstance(text, bytes) else (text * 1000).encode() + b"\xff" * (not text.isascii())
+    for cut in range(3):
+        corpus = Corpus.from_symbols(data[cut:])
+        for part in corpus.split(0.1, 5) if pieces > 1 else [corpus]:
+            assert is_utf8(part) is right
 
 
 @pytest.mark.parametrize("size", range(1200, 1220))
