@@ -77,8 +77,8 @@ def is_utf8(corpus):
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # what is unfinished at the end stays in it
         characters = decoder.decode(_from_a_character_on(data)).encode("utf-32-le", "surrogatepass")
         found = np.frombuffer(characters, "<u4")
-        escaped = np.count_nonzero((found >= 0xDC80) & (found <= 0xDCFF))
-        stray, several = stray + escaped, several + np.count_nonzero(found > 0x7F) - escaped
+        escaped = int(np.count_nonzero((found >= 0xDC80) & (found <= 0xDCFF)))
+        stray, several = stray + escaped, several + int(np.count_nonzero(found > 0x7F)) - escaped
     return bool(stray <= several)
 
 
