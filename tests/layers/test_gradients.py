@@ -357,6 +357,8 @@ def test_norm_at_inference_is_a_scale_of_the_weights_and_a_bias(make, dialect):
         d = np.sqrt(variance) + 1e-6 if dialect is PJREDDIE else np.sqrt(variance + 1e-5)
         plain.matrices[name].weights[...] = matrix.weights * (matrix.scales / d)[:, None]
         plain.matrices[name].biases[...] = matrix.biases - matrix.rolling_mean * matrix.scales / d
+        for found, expected in zip(matrix.folded(dialect), (plain.matrices[name].weights, plain.matrices[name].biases)):
+            np.testing.assert_allclose(found, expected, **SAME)
     layer.reset_state()
     np.testing.assert_allclose(layer.forward(x), plain.forward(x), **SAME)
 

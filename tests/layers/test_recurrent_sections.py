@@ -121,7 +121,7 @@ def test_gru_options():
     "options, line, what",
     [
         ("output=4\n", 4, "kernels of 3x3, the default"),
-        ("size=3\npad=1\n", 5, "kernels of 3x3"),
+        ("size=3\npad=1\n", 5, "kernels of 3x3;"),
         ("size=1\npadding=1\n", 6, "padding=1"),
         ("size=1\nstride=2\n", 6, "stride=2"),
         ("size=1\ngroups=2\n", 6, "groups=2"),
@@ -131,13 +131,21 @@ def test_gru_options():
     ],
 )
 def test_crnn_other_than_1x1_is_an_error_with_its_line(options, line, what):
-    with pytest.raises(CfgError, match=rf"^test.cfg:{line}: \[crnn\] {what}.*; a step .* only 1x1 kernels are supported"):
+    with pytest.raises(CfgError, match=rf"^test.cfg:{line}: \[crnn\] {what}.* a step .* only 1x1 kernels are supported"):
         build("[crnn]\n" + options)
 
 
 def test_crnn_options():
     layer = build("[crnn]\nsize=1\npad=1\nstride=1\ndilation=2\noutput=4\nhidden=3\nactivation=leaky\nshortcut=1\n").layers[0]
     assert (layer.outputs, layer.state_size, layer.shortcut) == (4, 3, True)
+    assert build("[crnn]\nsize=1\noutput=4\n").layers[0].state_size == 1
+    assert build("[crnn]\nsize=1\noutput=4\nhidden=1\n").layers[0].state_size == 1
+
+
+@pytest.mark.parametrize("section", ["[rnn]\n", "[crnn]\nsize=1\n"])
+def test_a_state_has_a_size(section):
+    with pytest.raises(CfgError, match="hidden=0"):
+        build(section + "hidden=0\n")
 
 
 @pytest.mark.parametrize(
