@@ -19,6 +19,8 @@ from pydarknet.cli.streams import tell
 from pydarknet.cli.train import train
 from pydarknet.cli.valid import valid, validtactic
 from pydarknet.cli.vec import vec
+from pydarknet.system.files import show
+from pydarknet.system.kinds import TEXT, is_kind
 
 DEFAULT_TEXT = "data/shakespeare.txt"
 WITH_VALUE = ("-file", "-seed", "-len", "-temp", "-srand", "-tokens", "-i")
@@ -77,21 +79,25 @@ class DarknetGroup(Group):
 def rnn():
     """The commands as Darknet spells them, for old scripts.
 
-    Example: pydarknet rnn generate cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0
+    Example: pydarknet rnn generate cfg/rnn.cfg rnn.weights -len 500 -srand 0
     """
 
 
-def _add(command, example, callback=None, fixed=None, help=None, **defaults):
-    """Add ``command`` to ``rnn``, taking all of Darknet's options; ``defaults`` and what is ``fixed`` by parameter."""
+def _add(command, example, help, callback=None, fixed=None, paths=None, **defaults):
+    """Add ``command`` to ``rnn``, taking all of Darknet's options; ``defaults`` and what is ``fixed`` by parameter.
+
+    ``paths`` is what its help calls the arguments.
+    """
     fixed = fixed or {}
-    help = help or command.help.partition("Example: ")[0]
     added = DarknetCommand(
         command.name,
         callback=partial(callback or command.callback, **fixed),
         params=[copy.copy(parameter) for parameter in command.params if parameter.name not in fixed],
-        help=help + f"Example: pydarknet rnn {command.name} {example}",
+        help=f"{help}\n\nExample: pydarknet rnn {command.name} {example}",
     )
     for parameter in added.params:
+        if parameter.name == "paths":
+            parameter.metavar = paths
         parameter.default = defaults.get(parameter.name, parameter.default)
     added.sections = {title: [name for name in names if name not in fixed] for title, names in command.sections.items()}
     known = {name for parameter in added.params for name in parameter.opts}
@@ -113,6 +119,8 @@ def _train(paths, **others):
     """The first path is the cfg, whatever its name: Darknet chooses no network."""
     if not paths:
         raise click.UsageError("Missing argument 'CFG'.")
+    if paths[1:] and is_kind(paths[1], TEXT):
+        raise click.UsageError(f"{show(paths[1])} is no weights file: a text is given with -file")
     return train.callback(paths=paths[1:], cfg=paths[0], **others)
 
 
@@ -123,16 +131,55 @@ def _generate(seed, seed_file, tokens_file, **others):
     return generate.callback(seed=seed, seed_file=seed_file, tokens_file=tokens_file, **others)
 
 
-_add(train, "cfg/rnn.cfg -file text.txt", _train, text_file=DEFAULT_TEXT, no_sample=True)
+_add(
+    train,
+    "cfg/rnn.cfg -file text.txt",
+    "Train the network of CFG on the text of -file, from WEIGHTS or from the beginning.\n\n"
+    "The weights go to the folder `backup` under Darknet's names, with a checkpoint beside them; files of an earlier run are "
+    "renamed, not replaced. Ctrl-C saves and stops; the same command with --resume goes on.",
+    _train,
+    {"minutes": None},
+    "CFG [WEIGHTS]",
+    text_file=DEFAULT_TEXT,
+    no_sample=True,
+)
 _add(
     generate,
-    "cfg/rnn.cfg rnn.weights -len 500 -seed CHAPTER -temp .8 -srand 0",
+    "cfg/rnn.cfg rnn.weights -len 500 -srand 0",
+    "Write text with the network of CFG and WEIGHTS, byte for byte as Darknet does.\n\n"
+    "The seed is written first, then what goes on from it. With the same weights and -srand it is Darknet's text.",
     _generate,
     {"as_bytes": True},
-    "Write text with the network of CFG and WEIGHTS, byte for byte as Darknet does.\n\n"
-    "The seed is written first, then what goes on from it. With the same weights and -srand it is Darknet's text.\n\n",
 )
-_add(generatetactic, "cfg/rnn.cfg coq.weights -temp .3 < proof.txt", fixed={"text": None, "as_bytes": True})
-_add(valid, "cfg/rnn.cfg rnn.weights < text.txt", fixed={"texts": ()}, every=1)
-_add(validtactic, "cfg/rnn.cfg coq.weights < proofs.txt", fixed={"texts": ()}, every=1)
-_add(vec, "cfg/rnn.cfg rnn.weights < names.txt", fixed={"texts": (), "as_bytes": True})
+_add(
+    generatetactic,
+    "cfg/rnn.cfg coq.weights < proof.txt",
+    "Write the tactic that continues a proof, read from standard input: up to a full stop followed by a newline.\n\n"
+    "The proof is not written again. The bytes are Darknet's.",
+    fixed={"text": None, "as_bytes": True},
+)
+_add(
+    valid,
+    "cfg/rnn.cfg rnn.weights < text.txt",
+    "Measure how well the network of CFG and WEIGHTS predicts the text on standard input.\n\n"
+    "Prints a line for every character but the first, as Darknet does: its number, then the bits per character (BPC), the "
+    "perplexity and the word perplexity so far.",
+    fixed={"texts": ()},
+    every=1,
+)
+_add(
+    validtactic,
+    "cfg/rnn.cfg coq.weights < proofs.txt",
+    "Measure how well a network predicts the tactics in the proofs on standard input.\n\n"
+    "A tactic stands between >> and a full stop at the end of a line; nothing else is counted.",
+    fixed={"texts": ()},
+    every=1,
+)
+_add(
+    vec,
+    "cfg/rnn.cfg rnn.weights < names.txt",
+    "Print a vector for each line of standard input: what the first layer puts out when it has read the line.\n\n"
+    "A line is printed without its blanks and tabs, which the network does not read either, then the numbers with commas "
+    "between.",
+    fixed={"texts": (), "as_bytes": True},
+)

@@ -84,16 +84,16 @@ def kind_of(head, or_text=False):
     return TEXT if or_text and len(head) >= 16 and _is_text(head) else None
 
 
-def kind_of_file(path):
+def kind_of_file(path, or_text=False):
     """:func:`kind_of` the file at ``path``. Raises OSError."""
     with open(path, "rb") as file:
-        return kind_of(file.read(HEAD))
+        return kind_of(file.read(HEAD), or_text)
 
 
 def is_kind(path, kind):
     """Whether the file at ``path`` is of ``kind``; a file that cannot be read is of none."""
     with suppress(OSError, ValueError):
-        return os.path.isfile(path) and kind_of_file(path) is kind
+        return os.path.isfile(path) and kind_of_file(path, or_text=kind is TEXT) is kind
     return False
 
 

@@ -72,6 +72,22 @@ def test_train_reads_shakespeare_unless_told(folder):
     assert seen("backup/net_final.weights") == 60
 
 
+def test_a_text_where_darknet_reads_weights(folder):
+    result = run("rnn", "train", "net.cfg", "text.txt")
+    assert result.code == 2 and "text.txt is no weights file: a text is given with -file" in result.err
+
+
+def test_help_is_of_darknets_words(folder):
+    """Its commands choose no network, and read standard input."""
+    for command in ("train", "generate", "generatetactic", "valid", "validtactic", "vec"):
+        text = done("rnn", command, "-h").decode()
+        assert "TEXT is" not in text and "--minutes" not in text and "TEXT..." not in text
+        assert all(len(line) <= 80 for line in text.splitlines()), command
+    assert "rnn train [OPTIONS] CFG [WEIGHTS]\n" in done("rnn", "train", "-h").decode()
+    result = run("rnn", "train", "net.cfg", "-file", "text.txt", "--minutes", "1", "--max-batches", "1")
+    assert result.code == 0 and "'--minutes' is ignored" in result.err
+
+
 def test_tokenized(folder):
     Path("text.tok").write_text("1 2 3 255 " * 20)
     done("rnn", "train", "net.cfg", "-tokenized", "-file", "text.tok")
