@@ -107,6 +107,37 @@ def test_train_call_counts_and_returns_the_sum(tmp_path):
     loss = network.train_call(symbols(5, 2), symbols(5, 2, seed=1))
     assert network.seen == 10 and network.parameters.gradients.any()
     assert loss == pytest.approx(10 * np.log(64), rel=0.05)
+    again = load_network(write_cfg(tmp_path), srand=1)
+    nats = again.train_call(symbols(5, 2), symbols(5, 2, seed=1), each=True)
+    assert nats.shape == (5, 2) and nats.dtype == np.float64 and nats.sum() == pytest.approx(loss)
+
+
+@pytest.mark.parametrize(("values", "bad"), [([0, 64], 64), ([-3, 5], -3), ([1, 70], 70)])
+def test_the_symbol_that_cannot_be_is_named(tmp_path, values, bad):
+    network = load_network(write_cfg(tmp_path))
+    with pytest.raises(InputError, match=f"^symbol {bad} is outside 0..63"):
+        network.predict(np.array([values]))
+
+
+def test_a_state_that_no_network_has_is_refused(tmp_path):
+    """Each variance has its own place among the statistics; one of 0 is as it begins."""
+    layers = "[lstm]\noutput=7\nbatch_normalize=1\n[connected]\noutput=64\nbatch_normalize=1\n[softmax]\n"
+    network = load_network(write_cfg(tmp_path, layers))
+    facts = network.facts()
+    network.check(facts, network.arrays())
+    for layer in network.layers:
+        for statistic in layer.statistics:
+            statistic.value[-1] = -1
+            if "variance" in statistic.name:
+                with pytest.raises(ValueError, match=f"holds a negative variance, in {statistic.name}"):
+                    network.check(facts, network.arrays())
+            else:
+                network.check(facts, network.arrays())
+            statistic.value[-1] = 0
+    network.check(facts | {"seen": 2**63 - 1}, network.arrays())
+    for seen in (-1, 2**63, 1.0, True, None):
+        with pytest.raises(ValueError, match="has no usable 'seen'"):
+            network.check(facts | {"seen": seen}, network.arrays())
 
 
 @pytest.mark.parametrize(
