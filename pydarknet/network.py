@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from pydarknet.darknet.cfg import Cfg, parse_cfg
 from pydarknet.darknet.dialect import PJREDDIE, Dialect
 from pydarknet.darknet.randomness import check_state, generator, is_whole
-from pydarknet.darknet.weights import fits, read_header, read_weights, write_weights
+from pydarknet.darknet.weights import fits, is_written, read_header, read_weights, write_weights
 from pydarknet.errors import InputError
 from pydarknet.layers.layer import OneHot
 from pydarknet.layers.losses import softmax
@@ -328,6 +328,10 @@ class Network:
     def save_weights(self, path: Path, dialect: Dialect | str | None = None) -> None:
         """Write a Darknet weights file, atomically, in the network's dialect unless another is given."""
         write_weights(self.layers, path, self.seen, as_dialect(dialect) or self.dialect)
+
+    def is_saved(self, path: Path) -> bool:
+        """Whether the file at ``path`` is, to the byte, what :meth:`save_weights` would write."""
+        return is_written(self.layers, path, self.seen, self.dialect)
 
     # What a run goes on from (pydarknet.training.run_state)
 

@@ -196,6 +196,16 @@ def write_weights(layers, path, seen, dialect, version=None):
         write_atomically(path, _encoded(layers, path, seen, dialect, version or dialect.version))
 
 
+def is_written(layers, path, seen, dialect):
+    """Whether the file at ``path`` is, to the byte, what :func:`write_weights` would write."""
+    try:
+        with open_regular(path) as file:
+            chunks = _encoded(layers, path, seen, dialect, dialect.version)
+            return all(file.read(len(chunk)) == chunk for chunk in chunks) and not file.read(1)
+    except OSError:
+        return False
+
+
 def _encoded(layers, path, seen, dialect, version):
     major, minor, revision = version
     header = Header(major, minor, revision, seen)

@@ -194,6 +194,9 @@ class Backups:
             with reported(TrainingError, self.folder, "cannot be made again"):
                 self.folder.mkdir(parents=True, exist_ok=True)
             self.begin()
+        if path in self.kept and self._resumed and self.trainer.network.is_saved(path):
+            del self.kept[path]  # this very run had come so far before it was killed
+            return
         self._make_way(path)
         self.trainer.network.save_weights(path)
 
@@ -229,6 +232,9 @@ class Backups:
         kept = self._make_way(self.checkpoint)
         if not self._make_way(_previous(self.checkpoint)) and kept and not self._resumed:
             _previous(self.checkpoint).unlink(missing_ok=True)  # older still, and of no use to this run
+        if not self._resumed:  # what stands beside this run's checkpoint is this run's when it goes on
+            for path in list(self.kept):
+                self._make_way(path)
 
     def _make_way(self, path):
         """Give the file of an earlier run at ``path`` its other name, if there is one; return whether there was."""
@@ -246,12 +252,14 @@ class Backups:
     def _to_keep(self, resumed):
         """The files of an earlier run that this one would replace, each with the name that it gets then.
 
-        A run that goes on replaces its own files, but not what it left when it had come to an end, nor a checkpoint that
-        cannot be read here: it goes on from the one before, which then stays.
+        A run that goes on replaces its own backup, checkpoint and best weights, but not what it left when it had come to an
+        end, nor a checkpoint that cannot be read here: it goes on from the one before, which then stays. Best or numbered
+        weights that its checkpoint does not know of may be of another run.
         """
-        cfg = [self.cfg] if self._cfg_text is not None else []
-        paths = [self.final, self.checkpoint, *cfg] if resumed else self.planned()
-        names = {path: free_name(path) for path in paths if path.is_file()}
+        own = [self.backup] if resumed else []
+        if resumed and self.trainer.validation and self.trainer.validation.best_iteration is not None:
+            own.append(self.best)
+        names = {path: free_name(path) for path in self.planned() if path not in own and path.is_file()}
         if self.cfg in names and self._cfg_is_there():
             del names[self.cfg]
         if self.checkpoint in names:

@@ -101,6 +101,36 @@ def test_one_of_an_impossible_iteration_is_kept_too(here):
     assert (here / "tiny_unreadable.checkpoint").read_bytes() == content
 
 
+def test_going_on_keeps_the_weights_of_an_earlier_run(here):
+    """Those that the run itself did not come to: it ended before them, or had no held-out text."""
+    held_out = ("--valid", write_text(here.parent, 300, "other.bin", seed=2), "--valid-every", 2)
+    train("--max-batches", 6, "--save-every", 2, *held_out)
+    earlier = bytes_of(here)
+    train("--max-batches", 2, "--save-every", 2, "-srand", 2)
+    result = train("--resume", "--max-batches", 6, "--save-every", 2, *held_out)
+    for name in "tiny_4", "tiny_6", "tiny_best":
+        assert f"{name}.weights as {name}.1.weights" in result.err
+        assert (here / f"{name}.1.weights").read_bytes() == earlier[f"{name}.weights"]
+
+
+def test_the_backup_of_an_earlier_run_is_kept_by_a_run_that_ends_before_its_own(here):
+    train("--max-batches", 6, "--save-every", 3)
+    earlier = (here / "tiny.backup").read_bytes()
+    train("--max-batches", 2, "-srand", 2)
+    train("--resume", "--max-batches", 6, "--save-every", 3)
+    assert (here / "tiny.1.backup").read_bytes() == earlier and not (here / "tiny.2.backup").exists()
+
+
+def test_weights_that_the_run_itself_wrote_before_it_was_killed_get_no_other_name(here):
+    """Between them and the checkpoint, which stayed that of the iteration before."""
+    train("--max-batches", 6, "--save-every", 2, "--backup", "whole")
+    train("--max-batches", 2, "--save-every", 2)
+    (here / "tiny_4.weights").write_bytes(Path("whole/tiny_4.weights").read_bytes())
+    (here / "tiny_final.weights").write_bytes(Path("whole/tiny_final.weights").read_bytes())
+    train("--resume", "--max-batches", 6, "--save-every", 2)
+    assert bytes_of(here) == bytes_of("whole")
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_its_permissions_stay_as_they_are(here, mode):
     train("--max-batches", 2)
