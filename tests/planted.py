@@ -407,8 +407,8 @@ FAULTS = [
     Fault(
         "of checkpoints: a new run throws the good one away before one that cannot be read",
         "training/backups.py",
-        "            elif not readable and not resumed and (before",
-        "            elif readable and not resumed and (before",
+        "(not readable or self._begun_with(before))",
+        "self._begun_with(before)",
         "cli/test_checkpoints.py",
     ),
     Fault(

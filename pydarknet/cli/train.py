@@ -291,7 +291,8 @@ def train(
             reports, after = [], trainer.iteration if resume else None
             if ranks.first:
                 to_save = cfg_to_save(network.cfg, recipe)
-                backups = stack.enter_context(Backups(trainer, folder, save_every, resume, overwrite, base, to_save))
+                backups = Backups(trainer, folder, save_every, resume, overwrite, base, to_save, begun_with)
+                stack.enter_context(backups)
                 for path in backups.planned():
                     check_output(path, inputs)
                 check_names([path for path in (log_file, plot_file) if path], backups)

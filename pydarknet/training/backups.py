@@ -96,17 +96,18 @@ class Backups:
     With ``every`` both the backup and a kept file are written every so many iterations, else at
     Darknet's intervals. A run that does not continue the checkpoint in the folder (``resumed``) replaces nothing
     that an earlier one made, unless told to ``overwrite``: when it would, it first gives the file another name.
-    :attr:`kept` says which, name by name. ``name`` takes the place of BASE. With ``cfg_text``,
-    :meth:`begin` puts a cfg of that text beside the weights, as ``BASE.cfg``: for a network that is not that of a file.
+    :attr:`kept` says which, name by name; ``start``, the file that the run begins with, is kept like the others.
+    ``name`` takes the place of BASE. With ``cfg_text``, :meth:`begin` puts a cfg of that text beside the weights, as
+    ``BASE.cfg``: for a network that is not that of a file.
 
     Raises TrainingError when another run is using the folder for the same BASE, or when what the run is going to write
     could not be written: before the training, not after it; CheckpointError when a checkpoint that a killed run left cannot be
     renamed.
     """
 
-    def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None):
+    def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None, start=None):
         self.trainer = trainer
-        self._resumed = resumed
+        self._resumed, self._start = resumed, start
         self.folder = Path(folder)
         self.base = name or base_name(trainer.network.cfg.path)
         self.backup_every = every or BACKUP_EVERY
@@ -262,13 +263,18 @@ class Backups:
         names = {path: free_name(path) for path in self.planned() if path not in own and path.is_file()}
         if self.cfg in names and self._cfg_is_there():
             del names[self.cfg]
+        readable = False
         if self.checkpoint in names:
             names[self.checkpoint], readable = self._name_of_earlier(self.checkpoint)
             if resumed and readable:
                 del names[self.checkpoint]
-            elif not readable and not resumed and (before := _previous(self.checkpoint)).is_file():
-                names[before], _ = self._name_of_earlier(before, names.values())
+        before = _previous(self.checkpoint)
+        if not resumed and before.is_file() and (not readable or self._begun_with(before)):
+            names[before], _ = self._name_of_earlier(before, names.values())
         return names
+
+    def _begun_with(self, path):
+        return self._start is not None and os.path.exists(self._start) and os.path.samefile(path, self._start)
 
     def planned(self):
         """Every file that this run may write or replace; of BASE_ITERATION.weights only those that exist."""

@@ -131,6 +131,20 @@ def test_weights_that_the_run_itself_wrote_before_it_was_killed_get_no_other_nam
     assert bytes_of(here) == bytes_of("whole")
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_one_that_a_run_begins_with_is_kept(here, gone):
+    """Also the one before the newest, of which a new run has no use otherwise, and where it is the only one."""
+    train("--max-batches", 6, "--save-every", 3)
+    train("--resume", "--max-batches", 8)
+    before = (here / "tiny.checkpoint.previous").read_bytes()
+    if gone:
+        (here / "tiny.checkpoint").unlink()
+    words = ("train", "tiny.cfg", "backup/tiny.checkpoint.previous", "text.bin", "--quiet", "--max-batches", 12)
+    result = run(*words, "--save-every", 3)
+    assert result.code == 0 and "tiny.checkpoint.previous as tiny_6.checkpoint" in result.err, result
+    assert (here / "tiny_6.checkpoint").read_bytes() == before
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_its_permissions_stay_as_they_are(here, mode):
     train("--max-batches", 2)
