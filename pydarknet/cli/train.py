@@ -34,7 +34,7 @@ from pydarknet.system.files import check_output, check_outside, check_writable, 
 from pydarknet.system.kinds import CFG, CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
 from pydarknet.text.utf8 import is_utf8
-from pydarknet.training.backups import Backups, base_name, base_of_text, check_folder, newest_checkpoint
+from pydarknet.training.backups import Backups, base_name, base_of_text, check_folder, lock_to_resume, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
 from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_recipe, measurements_every
@@ -232,8 +232,11 @@ def train(
     base = name or (base_name(cfg) if cfg else base_of_text(paths[0]))
     with ExitStack() as stack:
         ranks = stack.enter_context(all_ranks)
-        checkpoint = None
+        checkpoint = lock = None
         if resume:
+            with ranks.together():
+                if ranks.first:
+                    lock = stack.enter_context(lock_to_resume(folder, base))
             warn = lambda message: tell(f"warning: {message}")  # noqa: E731
             checkpoint = ranks.from_first(lambda: newest_checkpoint(folder, base, warn))
             _check_dialect(checkpoint, dialect)
@@ -291,7 +294,7 @@ def train(
             reports, after = [], trainer.iteration if resume else None
             if ranks.first:
                 to_save = cfg_to_save(network.cfg, recipe)
-                backups = Backups(trainer, folder, save_every, resume, overwrite, base, to_save, begun_with)
+                backups = Backups(trainer, folder, save_every, resume, overwrite, base, to_save, begun_with, lock)
                 stack.enter_context(backups)
                 for path in backups.planned():
                     check_output(path, inputs)

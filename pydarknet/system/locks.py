@@ -17,7 +17,7 @@ class Lock:
 
     def __init__(self, path):
         self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -25,6 +25,14 @@ class Lock:
                 self.close()
                 raise BlockingIOError(error.errno, os.strerror(error.errno), path) from None
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
-        """Let go of it."""
-        os.close(self._file)
+        """Let go of it, if that has not been done."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

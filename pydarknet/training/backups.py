@@ -63,11 +63,7 @@ def newest_checkpoint(folder, base, warn):
 
     Raises CheckpointError if there is none.
     """
-    newest = _followed(Path(folder) / f"{base}.checkpoint")
-    # The first is there only if a process was killed before it could rename it.
-    present = [path for path in (_new(newest), newest, _previous(newest)) if os.path.lexists(path)]
-    if not present:
-        raise CheckpointError(f"{show(newest)}: there is no checkpoint to go on from; leave --resume out to begin a run")
+    present = _present(folder, base)
     for path in present:
         try:
             return read_checkpoint(path)
@@ -75,6 +71,41 @@ def newest_checkpoint(folder, base, warn):
             if path == present[-1]:
                 raise
             warn(f"{error}; trying the one before it")
+
+
+def _present(folder, base):
+    """The checkpoints that are there, newest first."""
+    newest = _followed(Path(folder) / f"{base}.checkpoint")
+    # The first is there only if a process was killed before it could rename it.
+    present = [path for path in (_new(newest), newest, _previous(newest)) if os.path.lexists(path)]
+    if not present:
+        raise CheckpointError(f"{show(newest)}: there is no checkpoint to go on from; leave --resume out to begin a run")
+    return present
+
+
+def lock_to_resume(folder, base):
+    """The lock of the files of ``base`` in ``folder``, to be had before the newest checkpoint is read.
+
+    Without it another run could save a newer one in between. Raises CheckpointError if there is none, and TrainingError
+    when another run holds the lock.
+    """
+    _present(folder, base)
+    return _locked(folder, base)
+
+
+def _locked(folder, base):
+    check_folder(folder, base)
+    lock = Path(folder) / f".{base}.lock"
+    try:
+        return Lock(lock)
+    except BlockingIOError:
+        raise TrainingError(
+            f"{show(folder)}: another run is saving {base}.* in this folder; "
+            "wait for it, or choose another folder with --backup DIR"
+        ) from None
+    except (OSError, ValueError) as error:
+        place = lock if os.path.lexists(lock) else folder  # the lock may be another user's, in a folder open to all
+        raise _unusable(place, error) from None
 
 
 def _followed(path):
@@ -98,14 +129,16 @@ class Backups:
     that an earlier one made, unless told to ``overwrite``: when it would, it first gives the file another name.
     :attr:`kept` says which, name by name; ``start``, the file that the run begins with, is kept like the others.
     ``name`` takes the place of BASE. With ``cfg_text``, :meth:`begin` puts a cfg of that text beside the weights, as
-    ``BASE.cfg``: for a network that is not that of a file.
+    ``BASE.cfg``: for a network that is not that of a file. ``lock`` is that of :func:`lock_to_resume`, where it is held.
 
     Raises TrainingError when another run is using the folder for the same BASE, or when what the run is going to write
     could not be written: before the training, not after it; CheckpointError when a checkpoint that a killed run left cannot be
     renamed.
     """
 
-    def __init__(self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None, start=None):
+    def __init__(
+        self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None, start=None, lock=None
+    ):
         self.trainer = trainer
         self._resumed, self._start = resumed, start
         self.folder = Path(folder)
@@ -120,7 +153,7 @@ class Backups:
         self._cfg_text = cfg_text and cfg_text.encode("utf-8", "surrogateescape")
         self.saved: int | None = None  # the iteration of the last checkpoint
         self.kept: dict[Path, Path] = {}
-        self._lock = self._locked()
+        self._lock = lock or _locked(self.folder, self.base)
         try:
             self._sweep()
             if os.path.lexists(_new(self.checkpoint)):  # a process was killed before it could rename it
@@ -308,20 +341,6 @@ class Backups:
         readable = 0 <= iteration < 2**63
         name = f"{self.base}_{iteration if readable else 'unreadable'}.checkpoint"
         return free_name(checkpoint.with_name(name), taken), readable
-
-    def _locked(self):
-        lock = self.folder / f".{self.base}.lock"
-        check_folder(self.folder, self.base)
-        try:
-            return Lock(lock)
-        except BlockingIOError:
-            raise TrainingError(
-                f"{show(self.folder)}: another run is saving {self.base}.* in this folder; "
-                "wait for it, or choose another folder with --backup DIR"
-            ) from None
-        except (OSError, ValueError) as error:
-            place = lock if os.path.lexists(lock) else self.folder  # the lock may be another user's, in a folder open to all
-            raise _unusable(place, error) from None
 
     def _sweep(self):
         """Remove what processes left that were killed while they saved: files of our own names alone.

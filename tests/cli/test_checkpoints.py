@@ -13,6 +13,7 @@ import pytest
 from command_line import run
 from runs import bytes_of, cfg_text, write_cfg, write_text
 
+from pydarknet.training.backups import newest_checkpoint
 from pydarknet.training.checkpoint import LONGEST_HEADER, read_checkpoint, write_checkpoint
 
 NEWER = b"PYDNCKPT\x02\0\0\0\0\0\0\0 of a newer version"
@@ -254,6 +255,21 @@ def test_a_folder_that_is_taken_away_is_made_again(here):
     subprocess.run([sys.executable, "-c", code, *words], check=True)
     assert {"tiny_final.weights", "tiny_3.weights", "tiny.checkpoint"} <= set(os.listdir(here))
     train("--resume", "--max-batches", 6)
+
+
+def test_the_newest_is_read_while_no_other_run_can_save(here, monkeypatch):
+    """Else a run that just ends could save a newer one, which the run that goes on from the older would replace."""
+    train("--max-batches", 2)
+    read, others = newest_checkpoint, []
+
+    def looked(*arguments):
+        monkeypatch.setattr("pydarknet.cli.train.newest_checkpoint", read)
+        others.append(train("--resume", "--max-batches", 9, code=1))
+        return read(*arguments)
+
+    monkeypatch.setattr("pydarknet.cli.train.newest_checkpoint", looked)
+    train("--resume", "--max-batches", 4)
+    assert "backup: another run is saving tiny.* in this folder" in others[0].err
 
 
 @pytest.mark.parametrize("content", [None, NEWER])
