@@ -400,8 +400,8 @@ FAULTS = [
     Fault(
         "of checkpoints: a run that goes on rotates one away that cannot be read",
         "training/backups.py",
-        "            if resumed and readable:\n",
-        "            if resumed:\n",
+        "            if self._resumed and readable:\n",
+        "            if self._resumed:\n",
         "cli/test_checkpoints.py",
     ),
     Fault(

@@ -17,7 +17,7 @@ class Lock:
 
     def __init__(self, path):
         self.path = path
-        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -31,8 +31,16 @@ class Lock:
     def __exit__(self, *_):
         self.close()
 
+    @property
+    def lost(self):
+        """Whether the file has been taken away: one that is made again at its path could be held by another."""
+        try:
+            return not os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+
     def close(self):
         """Let go of it, if that has not been done."""
-        if self._file is not None:
+        if self._file >= 0:
             os.close(self._file)
-            self._file = None
+            self._file = -1

@@ -140,7 +140,7 @@ class Backups:
         self, trainer, folder, every=None, resumed=False, overwrite=False, name=None, cfg_text=None, start=None, lock=None
     ):
         self.trainer = trainer
-        self._resumed, self._start = resumed, start
+        self._resumed, self._overwrite, self._start = resumed, overwrite, start
         self.folder = Path(folder)
         self.base = name or base_name(trainer.network.cfg.path)
         self.backup_every = every or BACKUP_EVERY
@@ -158,7 +158,7 @@ class Backups:
             self._sweep()
             if os.path.lexists(_new(self.checkpoint)):  # a process was killed before it could rename it
                 self._take_up_new()
-            self.kept = {} if overwrite else self._to_keep(resumed)
+            self.kept = self._to_keep()
             self._check()
         except BaseException:
             self._lock.close()
@@ -224,21 +224,29 @@ class Backups:
     def _save_weights(self, path):
         if not self._finite():
             raise diverged(self.trainer.iteration, "the parameters are not finite")
-        if not self.folder.is_dir():
-            with reported(TrainingError, self.folder, "cannot be made again"):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            self.begin()
+        self._keep_lock()
         if path in self.kept and self._resumed and self.trainer.network.is_saved(path):
             del self.kept[path]  # this very run had come so far before it was killed
             return
         self._make_way(path)
         self.trainer.network.save_weights(path)
 
+    def _keep_lock(self):
+        """If the folder has been taken away, make it and the lock again; what another run has saved there since is kept."""
+        if not self._lock.lost:
+            return
+        lock = _locked(self.folder, self.base)
+        self._lock.close()
+        self._lock, self._resumed, self.saved = lock, False, None
+        self.kept = self._to_keep()
+        self.begin()
+
     def _finite(self):
         return np.isfinite(self.trainer.network.parameters.values).all()
 
     def _save_checkpoint(self):
         """Write the new one in full before the others change their names: at any moment one of them is good."""
+        self._keep_lock()
         if self.saved == self.trainer.iteration:  # a run may end where a save was due
             return
         with reported(CheckpointError, self.checkpoint.parent, "cannot be made again"):
@@ -283,15 +291,17 @@ class Backups:
         del self.kept[path]  # not before it is done: else the next save would replace it
         return True
 
-    def _to_keep(self, resumed):
+    def _to_keep(self):
         """The files of an earlier run that this one would replace, each with the name that it gets then.
 
         A run that goes on replaces its own backup, checkpoint and best weights, but not what it left when it had come to an
         end, nor a checkpoint that cannot be read here: it goes on from the one before, which then stays. Best or numbered
         weights that its checkpoint does not know of may be of another run.
         """
-        own = [self.backup] if resumed else []
-        if resumed and self.trainer.validation and self.trainer.validation.best_iteration is not None:
+        if self._overwrite:
+            return {}
+        own = [self.backup] if self._resumed else []
+        if self._resumed and self.trainer.validation and self.trainer.validation.best_iteration is not None:
             own.append(self.best)
         names = {path: free_name(path) for path in self.planned() if path not in own and path.is_file()}
         if self.cfg in names and self._cfg_is_there():
@@ -299,10 +309,10 @@ class Backups:
         readable = False
         if self.checkpoint in names:
             names[self.checkpoint], readable = self._name_of_earlier(self.checkpoint)
-            if resumed and readable:
+            if self._resumed and readable:
                 del names[self.checkpoint]
         before = _previous(self.checkpoint)
-        if not resumed and before.is_file() and (not readable or self._begun_with(before)):
+        if not self._resumed and before.is_file() and (not readable or self._begun_with(before)):
             names[before], _ = self._name_of_earlier(before, names.values())
         return names
 

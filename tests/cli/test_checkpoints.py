@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import struct
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 from command_line import run
 from runs import bytes_of, cfg_text, write_cfg, write_text
 
-from pydarknet.training.backups import newest_checkpoint
+from pydarknet.system.locks import Lock
+from pydarknet.training.backups import Backups, newest_checkpoint
 from pydarknet.training.checkpoint import LONGEST_HEADER, read_checkpoint, write_checkpoint
+from pydarknet.training.trainer import Trainer
 
 NEWER = b"PYDNCKPT\x02\0\0\0\0\0\0\0 of a newer version"
 
@@ -270,6 +273,52 @@ def test_the_newest_is_read_while_no_other_run_can_save(here, monkeypatch):
     monkeypatch.setattr("pydarknet.cli.train.newest_checkpoint", looked)
     train("--resume", "--max-batches", 4)
     assert "backup: another run is saving tiny.* in this folder" in others[0].err
+
+
+def taking_the_folder_away_before_step(monkeypatch, number, then):
+    """Patch the run that comes first: before that iteration its folder is removed, and ``then()`` happens."""
+    step = Trainer.step
+
+    def stepped(trainer):
+        if trainer.iteration + 1 == number:
+            monkeypatch.setattr(Trainer, "step", step)
+            shutil.rmtree("backup")
+            then()
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", stepped)
+
+
+def test_a_folder_that_is_made_again_is_locked_again(here, monkeypatch):
+    refused, save = [], Backups.save_final
+
+    def looked(backups):
+        monkeypatch.setattr(Backups, "save_final", save)
+        refused.append(train("--max-batches", 2, code=1).err)
+        return save(backups)
+
+    monkeypatch.setattr(Backups, "save_final", looked)
+    taking_the_folder_away_before_step(monkeypatch, 2, lambda: None)
+    train("--max-batches", 4, "--save-every", 3)
+    assert "another run is saving tiny.*" in refused[0]
+
+
+def test_a_folder_that_another_run_has_made_again_is_left_to_it(here, monkeypatch):
+    locks = []
+
+    def taken():
+        here.mkdir()
+        locks.append(Lock(here / ".tiny.lock"))
+
+    taking_the_folder_away_before_step(monkeypatch, 2, taken)
+    assert "another run is saving tiny.*" in train("--max-batches", 4, code=1).err and bytes_of(here) == {}
+    locks[0].close()
+
+
+def test_what_another_run_left_in_a_folder_that_was_taken_away_is_kept(here, monkeypatch):
+    taking_the_folder_away_before_step(monkeypatch, 2, lambda: train("--max-batches", 3, "-srand", 2))
+    train("--max-batches", 6)
+    assert sorted(bytes_of(here)) == ["tiny.checkpoint", "tiny_3.checkpoint", "tiny_final.1.weights", "tiny_final.weights"]
 
 
 @pytest.mark.parametrize("content", [None, NEWER])

@@ -24,6 +24,15 @@ def test_a_lock_that_another_holds(tmp_path):
     assert open_files() == before - 1
 
 
+def test_one_whose_file_is_taken_away_is_lost(tmp_path):
+    with Lock(tmp_path / "lock") as lock:
+        assert not lock.lost
+        os.unlink(tmp_path / "lock")
+        assert lock.lost
+        with Lock(tmp_path / "lock") as other:
+            assert lock.lost and not other.lost
+
+
 def test_the_file_is_open_to_all_that_the_mask_lets_in(tmp_path):
     before = os.umask(0o007)
     try:
