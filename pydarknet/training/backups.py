@@ -323,9 +323,9 @@ class Backups:
         """Every file that this run may write or replace; of BASE_ITERATION.weights only those that exist."""
         best = [self.best] if self.trainer.validation else []
         numbered = re.compile(rf"{re.escape(self.base)}_([1-9]\d{{0,9}})\.weights")
-        present = [
-            path for path in self.folder.iterdir() if (found := numbered.fullmatch(path.name)) and self._due(int(found[1]))
-        ]
+        with reported(TrainingError, self.folder, "cannot list this folder", "; choose another with --backup DIR"):
+            there = sorted(self.folder.iterdir())
+        present = [path for path in there if (found := numbered.fullmatch(path.name)) and self._due(int(found[1]))]
         cfg = [self.cfg] if self._cfg_text is not None else []
         return [self.checkpoint, self.backup, self.final, *best, *cfg, *present]
 

@@ -394,6 +394,19 @@ def test_folders_that_cannot_be(tmp_path):
             Backups(trainer, tmp_path / "closed")
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    """One of mode 333; root may list even that."""
+
+    def refused(_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    trainer = make_trainer(tmp_path)
+    monkeypatch.setattr(type(tmp_path), "iterdir", refused)
+    message = f"^{re.escape(show(tmp_path))}: cannot list this folder: Permission denied; choose another with --backup DIR$"
+    with pytest.raises(TrainingError, match=message):
+        Backups(trainer, tmp_path)
+
+
 @pytest.mark.parametrize("after", range(8))
 def test_a_full_disk_at_any_point_of_a_save(tmp_path, monkeypatch, after):
     """The ``after``-th write or rename of a save fails: a clear error, and every file is an old one or a new one."""
