@@ -351,8 +351,8 @@ FAULTS = [
     Fault(
         "the descriptor of a lock that another holds leaks",
         "system/locks.py",
-        "                self.close()\n",
-        "                pass\n",
+        "            self.close()\n            raise\n",
+        "            raise\n",
         "system training/test_backups.py",
     ),
     Fault(

@@ -24,6 +24,7 @@ from pydarknet.cli.progress import Report
 from pydarknet.errors import InputError, TrainingError
 from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.system.kinds import LOG, LOG_HEADERS, json_object, kind_of_file
+from pydarknet.system.locks import hold
 from pydarknet.training.run_state import meaning
 from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.runs import Run, curves
@@ -78,18 +79,28 @@ class FileLog(Report):
     back what it logged of later ones: it was killed after its last checkpoint, and comes to them again. With ``every`` it logs
     every so many iterations, and those with a measurement or a sample. What standard output or standard error goes to is
     written through these: each writer of a file has a place in it of its own, where it would write over the other. Only a file
-    is looked into, no pipe. Raises TrainingError if the file cannot be written.
+    is looked into, no pipe, and no other run logs to it meanwhile. Raises TrainingError if the file cannot be written, or
+    another run is writing it.
     """
 
     def __init__(self, path, header, after=None, average=None, every=1):
         self.name, self._every = show(path), every
         head = self.head(header)
         with reported(TrainingError, path, "cannot write the log"):
-            stream = _stream_at(path)
-            goes_on = stream is None and os.path.isfile(path) and _take_back(path, head[0], after, average)
+            stream, goes_on = _stream_at(path), False
             self._file = open(path, "a", encoding="utf-8") if stream is None else open(os.dup(stream), "w", encoding="utf-8")
+            if stream is None and os.path.isfile(path):
+                self._hold()
+                goes_on = _take_back(path, head[0], after, average)
             if not goes_on:
                 self._put(head)
+
+    def _hold(self):
+        try:
+            hold(self._file)
+        except BlockingIOError:
+            self._file.close()
+            raise TrainingError(f"{self.name}: another run is writing this log: give the log another name") from None
 
     def __exit__(self, *_):
         with suppress(OSError):  # what could not be written has been told
@@ -170,7 +181,8 @@ def _take_back(path, head, after, average):
     with open(path, "rb+") as file:
         lines = file.readlines()
         goes_on, end = _place(lines, head, after, average)
-        file.truncate(sum(map(len, lines[:end])))
+        if end < len(lines):
+            file.truncate(sum(map(len, lines[:end])))
         if end and not lines[end - 1].endswith(b"\n"):
             file.seek(0, os.SEEK_END)
             file.write(b"\n")

@@ -16,6 +16,8 @@ import pytest
 from command_line import run
 from runs import LAYERS, command, environment, write_cfg, write_text
 
+from pydarknet.cli import log
+from pydarknet.system.locks import hold
 from pydarknet.views.runs import read_run
 
 NESTED = "[" * 100_000
@@ -184,6 +186,36 @@ def test_a_run_goes_on_in_its_log_after_changes_that_make_no_other(here):
         file.write('{"iterat')
     train("--max-batches", 9, "--no-sample", "--backup", "b", "--resume", "--log", "moved.jsonl", "--log-every", 4)
     assert logged(Path("moved.jsonl").read_text()) == ["head", 4, 8]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_log_that_another_run_is_writing_is_left_to_it(here, resume):
+    train("--max-batches", 2, "--no-sample", "--log", "log.jsonl")
+    with open("log.jsonl", "a") as other:
+        hold(other)
+        other.write('{"iterat')
+        other.flush()
+        before = Path("log.jsonl").read_bytes()
+        result = train("--max-batches", 3, "--log", "log.jsonl", *["--resume"] * resume, code=1)
+        assert result.err.endswith("pydarknet: log.jsonl: another run is writing this log: give the log another name\n")
+        assert Path("log.jsonl").read_bytes() == before
+    train("--max-batches", 3, "--log", "log.jsonl", *["--resume"] * resume)
+
+
+def test_a_line_that_comes_while_a_log_is_looked_into_is_not_cut_off(here, monkeypatch):
+    """On a network drive without locks."""
+    train("--max-batches", 2, "--no-sample", "--log", "log.jsonl")
+    monkeypatch.setattr("pydarknet.cli.log.hold", lambda _: None)
+
+    def place(*arguments):
+        with open("log.jsonl", "a") as other:
+            other.write(GOOD)
+        return real(*arguments)
+
+    real = log._place
+    monkeypatch.setattr(log, "_place", place)
+    train("--max-batches", 2, "--no-sample", "--log", "log.jsonl")
+    assert logged(Path("log.jsonl").read_text()) == ["head", 1, 2, 1, "head", 1, 2]
 
 
 def test_nothing_is_cut_off_where_it_is_not_known_whose_it_is(here):
