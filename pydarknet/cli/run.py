@@ -107,14 +107,14 @@ def _saved(save, stop):
 
 def _tell_best(trainer, backups, final, step):
     """The best measurement. To Darknet a byte is a character; of a text with longer ones it is told by these too."""
-    best, character = trainer.validation, "character"
+    best, character, longer = trainer.validation, "character", ""
+    bits = best.best_loss / math.log(2)
     whole = bytes_per_character(best.corpus) if best.corpus.unit == "byte" else None
     if whole and whole > 1:
-        what, character = f"{best.best_loss / math.log(2) * whole:.4f} bits per character of UTF-8", "byte"
-        click.echo(f"{what}: {whole:.3f} bytes of {best.best_loss / math.log(2):.4f} bits each")
+        character, longer = "byte", f", {bits * whole:.4f} per character of UTF-8,"
     kept = show(backups.best) if backups.best.is_file() else "(its weights are gone)"
     click.echo(
-        f"Best on the held-out text: {kept}, {best.best_loss / math.log(2):.4f} bits per {character} "
+        f"Best on the held-out text: {kept}, {bits:.4f} bits per {character}{longer} "
         f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
     )
 
