@@ -40,6 +40,7 @@ def header(trainer, command, srand):
         "command": command,
         "seed": srand,
         "text": ", ".join(show(name) for name in trainer.corpus.names[:20]),
+        "unit": trainer.corpus.unit,
         "characters_of_text": len(trainer.corpus),
         "digest_of_text": trainer.text_digest,
         "run": _digest([meaning(trainer.network), trainer.text_digest]),
@@ -243,12 +244,13 @@ def _figures(line):
 class Picture(Report):
     """The curves so far as an .svg or .png at ``path``, drawn again at measurements, and at the end.
 
-    It is drawn as often as keeps the drawing to a hundredth of the time. Raises InputError without matplotlib.
+    ``unit`` is what the text consists of. It is drawn as often as keeps the drawing to a hundredth of the time. Raises
+    InputError without matplotlib.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, unit="symbol"):
         check_picture(path)
-        self.name, self._path = show(path), path
+        self.name, self._path, self._unit = show(path), path, unit
         self._run, self._next, self._drawn = Run("run"), 0.0, None
 
     def write(self, step, sample=None):
@@ -262,7 +264,7 @@ class Picture(Report):
     def _draw(self):
         begun = time.perf_counter()
         with reported(TrainingError, self._path, "cannot write the picture"):
-            write_atomically(self._path, [picture(self._path, curves([self._run], "iterations"), "iterations")])
+            write_atomically(self._path, [picture(self._path, curves([self._run], "iterations"), "iterations", self._unit)])
         now = time.perf_counter()
         self._drawn, self._next = max(self._run.training), now + (now - begun) / PICTURE_TAKES
 

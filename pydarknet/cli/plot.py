@@ -14,9 +14,8 @@ from pydarknet.system.files import check_output, show, why, write_atomically
 from pydarknet.views.chart import braille
 from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.run_page import page
-from pydarknet.views.runs import AXES, curves, read_run
+from pydarknet.views.runs import AXES, curves, label_of, read_run, unit_of
 
-LABELS = {"iterations": "iterations", "characters": "characters", "time": "seconds"}
 PAUSE = 1.0  # seconds between two looks at a log that is followed
 
 over_option = click.option(
@@ -32,8 +31,9 @@ over_option = click.option(
 def plot(logs, over, output, follow):
     """Show the training and the held-out loss of one or several runs.
 
-    LOGS are files that `train --log` has written. Losses are in bits per character; the training loss is the average that
-    Darknet prints. The chart is drawn in the terminal, in colours unless NO_COLOR is set.
+    LOGS are files that `train --log` has written. Losses are in bits per byte, of a tokenized text per token;
+    the training loss is the average that Darknet prints. The chart is drawn in the terminal, in colours unless NO_COLOR is
+    set.
 
     Example: pydarknet plot run.jsonl other.jsonl --over time
     """
@@ -44,12 +44,13 @@ def plot(logs, over, output, follow):
     while True:
         now = [_stamp(path) for path in logs]
         if now != seen:
-            drawn = _curves(logs, over)
+            runs = [read_run(path) for path in logs]
+            drawn, unit = _points(runs, over), unit_of(runs)
             if output:
-                _write(output, picture(output, drawn, LABELS[over]), "picture")
+                _write(output, picture(output, drawn, label_of(over, unit), unit), "picture")
                 click.echo(f"Saved {show(output)}")
             else:
-                _print(drawn, LABELS[over], follow)
+                _print(drawn, label_of(over, unit), unit, follow)
             seen = now
         if not follow:
             return
@@ -75,10 +76,6 @@ def report(log, output, over):
     click.echo(f"Saved {show(output)}")
 
 
-def _curves(logs, over):
-    return _points([read_run(path) for path in logs], over)
-
-
 def _points(runs, over):
     found = curves(runs, over)
     if not found:
@@ -94,12 +91,12 @@ def _stamp(path):
     return stat.st_size, stat.st_mtime_ns
 
 
-def _print(drawn, label, follow):
+def _print(drawn, label, unit, follow):
     terminal = sys.stdout.isatty()
     size = shutil.get_terminal_size()
     height = max(6, min(20, size.lines - len(drawn) - 4))
     lines = braille(drawn, size.columns - 1, height, label, terminal and not os.environ.get("NO_COLOR"))
-    sys.stdout.write(("\033[H\033[2J" if follow and terminal else "") + "\n".join(["bits per character", *lines]) + "\n")
+    sys.stdout.write(("\033[H\033[2J" if follow and terminal else "") + "\n".join([f"bits per {unit}", *lines]) + "\n")
     sys.stdout.flush()
 
 

@@ -106,15 +106,14 @@ def _saved(save, stop):
 
 
 def _tell_best(trainer, backups, final, step):
-    """The best measurement. To Darknet a byte is a character; of a text with longer ones it is told by these too."""
-    best, character, longer = trainer.validation, "character", ""
+    """The best measurement; of a text with characters of several bytes it is told by these too."""
+    best, unit = trainer.validation, trainer.corpus.unit
     bits = best.best_loss / math.log(2)
-    whole = bytes_per_character(best.corpus) if best.corpus.unit == "byte" else None
-    if whole and whole > 1:
-        character, longer = "byte", f", {bits * whole:.4f} per character of UTF-8,"
+    whole = bytes_per_character(best.corpus) if unit == "byte" else None
+    longer = f", {bits * whole:.4f} per character of UTF-8," if whole and whole > 1 else ""
     kept = show(backups.best) if backups.best.is_file() else "(its weights are gone)"
     click.echo(
-        f"Best on the held-out text: {kept}, {bits:.4f} bits per {character}{longer} "
+        f"Best on the held-out text: {kept}, {bits:.4f} bits per {unit}{longer} "
         f"after iteration {best.best_iteration} ({show(final.name)}: {step.valid_loss / math.log(2):.4f})"
     )
 

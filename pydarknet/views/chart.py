@@ -57,11 +57,11 @@ def _cell(bits, number, colours):
     return f"\033[{STYLES[number % len(STYLES)]}m{chr(0x2800 + bits)}\033[0m" if colours else chr(0x2800 + bits)
 
 
-def svg(curves, label, width=860, height=360):
-    """The chart as an SVG element."""
+def svg(curves, label, unit, width=860, height=360):
+    """The chart as an SVG element; ``label`` is what x counts, and y is in bits per ``unit``."""
     left, right, low, high = bounds(curves)
     x0, y0, w, h = 56, 12, width - 72, height - 60
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="loss in bits per character">']
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="loss in bits per {unit}">']
     for n in range(6):
         y, value = y0 + h * n / 5, high - (high - low) * n / 5
         parts.append(f'<line x1="{x0}" x2="{x0 + w}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".15"/>')

@@ -20,8 +20,11 @@ def check_picture(path):
         raise InputError("a picture needs matplotlib: pip install matplotlib, or leave it out") from None
 
 
-def picture(path, drawn, label):
-    """The bytes of a picture, of the kind that ``path`` is named after, of the curves ``drawn`` [(name, [(x, y)])]."""
+def picture(path, drawn, label, unit):
+    """The bytes of a picture, of the kind that ``path`` is named after, of the curves ``drawn`` [(name, [(x, y)])].
+
+    ``label`` is what x counts; y is in bits per ``unit``.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -30,7 +33,7 @@ def picture(path, drawn, label):
     axes = figure.add_subplot()
     for number, (name, points) in enumerate(drawn):
         axes.plot(*zip(*points), label=name, color=COLOURS[number % len(COLOURS)])
-    axes.set(xlabel=label, ylabel="bits per character")
+    axes.set(xlabel=label, ylabel=f"bits per {unit}")
     axes.grid(alpha=0.3)
     axes.legend()
     data = io.BytesIO()

@@ -3,7 +3,7 @@
 from html import escape
 
 from pydarknet.views.chart import svg
-from pydarknet.views.runs import curves
+from pydarknet.views.runs import curves, label_of
 
 STAGES = 6  # samples that are shown
 STYLE = """
@@ -29,7 +29,7 @@ def page(run, axis="iterations"):
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>{escape(run.name)}</title><style>{STYLE}</style></head><body><h1>{escape(run.name)}</h1>",
-        f"<h2>Loss, bits per character</h2>{svg(curves([run], axis), axis if axis != 'time' else 'seconds')}",
+        f"<h2>Loss, bits per {run.unit}</h2>{svg(curves([run], axis), label_of(axis, run.unit), run.unit)}",
         f"<h2>Figures</h2><table>{rows}</table>",
     ]
     if run.samples:
@@ -49,17 +49,22 @@ def stages(samples):
 
 def figures(run):
     """[(name, value)] of what can be told about the run in a line."""
-    last = max(run.training)
-    found = [("iterations", f"{last:,}"), ("training loss at the end", f"{run.training[last]:.4f} bits per character")]
+    last, unit = max(run.training), run.unit
+    found = [("iterations", f"{last:,}"), ("training loss at the end", f"{run.training[last]:.4f} bits per {unit}")]
     if run.held_out:
         best = min(run.held_out, key=run.held_out.__getitem__)
-        found.append(("best on the held-out text", f"{run.held_out[best]:.4f} bits per character, iteration {best:,}"))
+        found.append(("best on the held-out text", f"{run.held_out[best]:.4f} bits per {unit}, iteration {best:,}"))
     if last in run.characters:
-        found.append(("characters", f"{run.characters[last]:,}"))
+        found.append((f"{unit}s trained on", f"{run.characters[last]:,}"))
     seconds = run.time.get(last)
     if seconds:
         found.append(("time", f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02d}:{int(seconds % 60):02d} of training"))
         if last in run.characters:
-            found.append(("speed", f"{run.characters[last] / seconds:,.0f} characters a second"))
-    simple = [(key, value) for key, value in run.header.items() if key != "cfg" and isinstance(value, (str, int, float))]
-    return found + [(key.replace("_", " "), str(value)) for key, value in simple]
+            found.append(("speed", f"{run.characters[last] / seconds:,.0f} {unit}s a second"))
+    names = {"characters_of_text": f"{unit}s of text", "held_out": f"{unit}s held out"}
+    for key, value in run.header.items():
+        if key in names and type(value) is int:
+            found.append((names[key], f"{value:,}"))
+        elif key not in ("cfg", "unit") and isinstance(value, (str, int, float)):
+            found.append((key.replace("_", " "), str(value)))
+    return found

@@ -2,7 +2,8 @@
 
 A log has one JSON object a line. One with ``iteration`` and ``loss`` is an iteration; one with ``valid_loss`` is, or is also,
 a measurement on the held-out text; one with ``sample`` a text that the network wrote; one with ``cfg`` a header. Whatever else
-stands in them is skipped, and so are numbers that no run has. Losses are in nats in the log, in bits per character here.
+stands in them is skipped, and so are numbers that no run has. Losses are in nats in the log, in bits here: for each byte of
+the text or, where it is one of tokens, for each of these.
 """
 
 import csv
@@ -20,7 +21,7 @@ LARGEST = 1e14  # of the numbers of a run: below it floats have room for the ten
 
 @dataclass
 class Run:
-    """A run by iteration: ``training`` and ``held_out``, in bits per character; ``characters`` and ``time``, in seconds."""
+    """A run by iteration: ``training`` and ``held_out``, in bits per ``unit``; ``characters`` and ``time``, in seconds."""
 
     name: str
     header: dict = field(default_factory=dict)
@@ -29,6 +30,12 @@ class Run:
     characters: dict = field(default_factory=dict)
     time: dict = field(default_factory=dict)
     samples: list = field(default_factory=list)
+
+    @property
+    def unit(self):
+        """What its text consists of: "byte" or "token", or "symbol" where the log does not say."""
+        unit = self.header.get("unit")
+        return unit if unit in ("byte", "token") else "symbol"
 
     def points(self, curve, axis):
         """[(x, bits)] of ``curve``, "training" or "held_out", over ``axis``, one of :data:`AXES`, by iteration."""
@@ -116,6 +123,17 @@ def curves(runs, axis):
             if points:
                 found.append((f"{run.name}, {what}" if len(runs) > 1 else what, points))
     return found
+
+
+def unit_of(runs):
+    """What the texts of all ``runs`` consist of: "byte" or "token", or "symbol" where they differ."""
+    units = {run.unit for run in runs}
+    return units.pop() if len(units) == 1 else "symbol"
+
+
+def label_of(axis, unit):
+    """What is written at the ``axis``, one of :data:`AXES`."""
+    return {"characters": f"{unit}s", "time": "seconds"}.get(axis, axis)
 
 
 def _number(value):

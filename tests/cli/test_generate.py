@@ -389,8 +389,9 @@ def test_a_vocabulary_of_a_thousand_trains_is_measured_and_writes(tmp_path, toke
     cfg, *_ = tokens
     random = np.random.default_rng(0)
     (tmp_path / "text.tok").write_text(" ".join(map(str, random.integers(0, 1000, 500))))
-    result = run("train", cfg, tmp_path / "text.tok", "-tokenized", "--backup", tmp_path / "backup", "-srand", 1)
-    assert result.code == 0, result.err
+    options = "-tokenized", "--valid-fraction", ".1", "--backup", tmp_path / "backup", "-srand", 1
+    result = run("train", cfg, tmp_path / "text.tok", *options)
+    assert result.code == 0 and b" bits per token after iteration " in result.out, result
     trained = tmp_path / "backup" / "net_final.weights"
     words = done("generate", cfg, trained, "-tokens", tmp_path / "vocabulary.txt", "-len", 20, "-seed", "7").split()
     assert len(words) >= 20 and words[0] == b"w7"
