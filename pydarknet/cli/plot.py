@@ -94,7 +94,7 @@ def _stamp(path):
 def _print(drawn, label, unit, follow):
     terminal = sys.stdout.isatty()
     size = shutil.get_terminal_size()
-    height = max(6, min(20, size.lines - len(drawn) - 4))
+    height = max(6, min(20, size.lines - len(drawn) - 5))
     lines = braille(drawn, size.columns - 1, height, label, terminal and not os.environ.get("NO_COLOR"))
     sys.stdout.write(("\033[H\033[2J" if follow and terminal else "") + "\n".join([f"bits per {unit}", *lines]) + "\n")
     sys.stdout.flush()

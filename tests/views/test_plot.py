@@ -2,11 +2,12 @@
 
 import json
 import math
+import re
 
 import pytest
 from command_line import done, run
 
-from pydarknet.views.chart import braille
+from pydarknet.views.chart import braille, svg, ticks, whole_ticks
 from pydarknet.views.run_page import stages
 from pydarknet.views.runs import curves, read_run
 
@@ -53,21 +54,64 @@ def test_a_line_that_is_being_written_is_passed_over(tmp_path):
 
 
 def test_braille_draws_the_corners():
-    lines = braille([("x", [(0, 1), (10, 0)])], 8 + 1 + 10, 4, "iterations")
-    dots = [[ord(c) - 0x2800 for c in line[9:].replace(" ", "\u2800").ljust(10, "\u2800")] for line in lines[:4]]
+    lines = braille([("x", [(0, 1), (10, 0)])], 5 + 10, 4, "iterations")
+    dots = [[ord(c) - 0x2800 for c in line[5:].replace(" ", "\u2800").ljust(10, "\u2800")] for line in lines[:4]]
     assert dots[0][0] & 0x01 and dots[3][9] & 0x80  # the upper left and the lower right dot
     assert not dots[3][0] and not dots[0][9]
     assert sum(dot.bit_count() for row in dots for dot in row) == 20  # one in each column of dots
-    assert lines[0].startswith("  1.000") and lines[3].startswith("  0.000")
-    assert "0" in lines[5] and lines[5].endswith("10 iterations")
-    assert lines[6].endswith("x: 0.0000 bits, least 0.0000")
+    assert lines[0].startswith("1.0 │") and lines[3].startswith("0.0 │")
+    assert lines[4:7] == ["    └┴────────┴", "     0       10", "     iterations"]
+    assert lines[7].endswith("━ x: 0.0000 bits, least 0.0000")
+
+
+@pytest.mark.parametrize(
+    "low, high, most, told",
+    [
+        (0, 1, 5, "0.0 0.2 0.4 0.6 0.8 1.0"),
+        (1, 300, 6, "50 100 150 200 250 300"),
+        (6.08, 8, 6, "6.5 7.0 7.5 8.0"),
+        (-0.0019, 0.0001, 5, "-0.0015 -0.0010 -0.0005 0.0000"),
+        (123, 9_990_000, 4, "5,000,000"),
+    ],
+)
+def test_ticks_are_round(low, high, most, told):
+    found = ticks(low, high, most)
+    assert [text for _, text in found] == told.split() and len(found) <= most + 1
+    assert all(number == pytest.approx(float(text.replace(",", "")), abs=1e-12) for number, text in found)
+
+
+def test_ticks_of_what_is_counted_are_whole():
+    assert [text for _, text in whole_ticks(1, 3, 6)] == ["1", "2", "3"]
+    assert [text for _, text in whole_ticks(0.2, 0.7, 6)] == ["0.2", "0.3", "0.4", "0.5", "0.6", "0.7"]
+
+
+def test_the_page_has_ticks_where_they_belong():
+    found = svg([("x", [(1, 8), (301, 6)])], "iterations", "byte")
+    places = dict(re.findall(r'<text x="([\d.]+)" y="332" text-anchor="middle">([\d,]+)</text>', found))
+    assert list(places.values()) == ["50", "100", "150", "200", "250", "300"]
+    (first, last), (left, right) = (min(places, key=float), max(places, key=float)), re.findall(r"([\d.]+),[\d.]+", found)
+    assert (float(first) - float(left)) / (float(right) - float(left)) == pytest.approx(49 / 300, abs=1e-3)
+    assert float(last) < float(right)
+    assert re.findall(r'text-anchor="end">([\d.]+)</text>', found) == ["6.0", "6.5", "7.0", "7.5", "8.0"]
+
+
+def test_each_of_several_curves_has_a_letter():
+    ends = [(f"run {n}", [(0, n), (100, 3 - n)]) for n in range(3)] + [("short", [(50, 2.9), (51, 2.9)])]
+    lines = braille(ends, 80, 12, "iterations")
+    drawn, legend = "\n".join(lines[:12]), lines[-4:]
+    assert [line.split(":")[0].split(maxsplit=1) for line in legend] == [
+        ["a", "run 0"], ["b", "run 1"], ["c", "run 2"], ["d", "short"],
+    ]  # fmt: skip
+    assert drawn.count("d") == 1 and all(drawn.count(letter) >= 3 for letter in "abc"), drawn
+    coloured = braille(ends, 80, 12, "iterations", colours=True)
+    assert [re.sub(r"\x1b\[\d*m", "", line) for line in coloured] == lines
 
 
 def test_plot_prints_every_run(tmp_path):
     a, b = write(tmp_path / "a", PLAIN), write(tmp_path / "b", PLAIN[:5])
     out = done("plot", a, b, "--over", "characters").decode()
     assert "\x1b" not in out and f"{a}, training: 3.0000 bits" in out and f"{b}, training: 3.5000 bits" in out
-    assert "640 symbols" in out and all(len(line) <= 80 for line in out.splitlines()[:-2])
+    assert out.count("symbols") == 1 and " 600" in out and all(len(line) <= 80 for line in out.splitlines()[:-2])
 
 
 @pytest.mark.parametrize("suffix, start", [("svg", b"<?xml"), ("png", b"\x89PNG")])
@@ -99,9 +143,9 @@ def test_the_unit_is_that_of_the_text(tmp_path, unit):
     head = {"cfg": "[net]", "unit": unit, "characters_of_text": 285000, "held_out": 7500}
     log = write(tmp_path / "a", [head, *PLAIN, {"iteration": 10, "valid_loss": math.log(2)}])
     lines = done("plot", log, "--over", "characters").decode().splitlines()
-    assert lines[0] == f"bits per {unit}" and any(line.endswith(f"640 {unit}s") for line in lines)
+    assert lines[0] == f"bits per {unit}" and any(line.endswith(f" {unit}s") for line in lines)
     both = done("plot", log, write(tmp_path / "b", PLAIN), "--over", "characters").decode()
-    assert both.startswith("bits per symbol\n") and "640 symbols" in both  # of the second nothing is known
+    assert both.startswith("bits per symbol\n") and " symbols\n" in both  # of the second nothing is known
     done("report", log, "--over", "characters", "-o", tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
     assert f"<h2>Loss, bits per {unit}</h2>" in html and f'aria-label="loss in bits per {unit}"' in html
