@@ -9,6 +9,7 @@ import click
 
 from pydarknet.cli.commands import Choice, command
 from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text, weights_argument
+from pydarknet.cli.streams import columns_of
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.cells import features_of, find_cells, read_cells
 from pydarknet.network import load_network
@@ -93,11 +94,11 @@ def _best(found, patterns):
 
 
 def _print_found(found):
-    width = max(map(len, found))
+    width = max(map(columns_of, found))
     click.echo(f"{'':{width}}  cells and r, the best first")
     for name, best in found.items():
         row = "   ".join(f"{cell:4d} {r:+.2f}" for cell, r in best) or "never changes in this text"
-        click.echo(f"{name:{width}}  {row}")
+        click.echo(f"{name}{'':{width - columns_of(name)}}  {row}")
     click.echo()
 
 
@@ -116,7 +117,7 @@ def _print_text(cells, cell, gate, colours):
             sys.stdout.write(line + "\n")
         else:
             sys.stdout.write("".join(c for c, _ in row).rstrip() + "\n")
-            marks = "".join(_mark(value) * len(c) for c, value in row).rstrip()
+            marks = "".join(_mark(value) * columns_of(c) for c, value in row).rstrip()
             if marks:
                 sys.stdout.write(marks + "\n")
 
@@ -126,11 +127,12 @@ def _rows(characters, values, width):
     used = 0
     for character, value in zip(characters, values):
         shown = shown_as(character).expandtabs(4)
-        if row and used + len(shown) > width - (character != "\n"):
+        columns = columns_of(shown)
+        if row and used + columns > width - (character != "\n"):
             yield row
             row, used = [], 0
         row.append((shown, value))
-        used += len(shown)
+        used += columns
         if character == "\n":
             yield row
             row, used = [], 0

@@ -45,7 +45,9 @@ def _text_stream(descriptor, mode):
 
 def columns_of(shown):
     """The columns that a text without control characters takes on a terminal."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown
+    )
 
 
 def cut(shown, width):

@@ -139,6 +139,29 @@ def test_the_terminal_shows_one_cell(tmp_path):
     assert done("look", cfg, weights, "-", "--cell", 3, stdin=b"ab\x1b[31m\n").decode() == plain
 
 
+def test_marks_stand_below_what_is_wide(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    cfg, weights, network = make_network(tmp_path)
+    row = "漢e\u0301" * 13  # 2, 1 and 0 columns: another 漢 has no room
+    (tmp_path / "t").write_text(3 * row, encoding="utf-8")
+    values = network.trace(3 * row)[0]["tanh_c"][np.cumsum([len(c.encode()) for c in 3 * row]) - 1, 0]
+    marks = ["=- +#"[min(4, int((v + 1) * 2.5))] for v in values]
+    out = done("look", cfg, weights, tmp_path / "t", "--cell", 0).decode().splitlines()[2:]
+    for n in range(3):
+        below = "".join(mark * width for mark, width in zip(marks[39 * n : 39 * n + 39], [2, 1, 0] * 13)).rstrip()
+        assert out[: 2 if below else 1] == [row, below][: 2 if below else 1]
+        del out[: 2 if below else 1]
+    assert not out and len({*marks}) > 1
+
+
+def test_a_pattern_that_is_wide_is_followed_by_its_cells_at_the_same_place(tmp_path):
+    cfg, weights, _ = make_network(tmp_path)
+    (tmp_path / "t").write_text("漢字漢 12", encoding="utf-8")
+    lines = done("look", cfg, weights, tmp_path / "t", "--regex", "漢字漢|字漢字漢", "--regex", "1").decode().splitlines()
+    wide, narrow = (next(line for line in lines if line.startswith(name)) for name in ("/漢", "/1/"))
+    assert re.fullmatch(r"/漢字漢\|字漢字漢/  +\d \S+ .*", wide) and narrow.startswith("/1/" + " " * 14 + "     ")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
