@@ -10,15 +10,11 @@ const HIGH = 28, NEXT = 102, AROUND = 6;
 let cell = Math.max(0, D.cells.indexOf(D.first)), shown = "value", under = false, chosen = 0, rows = [], columns = 0;
 
 const safe = (text) => text.replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
-function glyph(c) {
-  if (c === "\n") return "↵";
-  if (c === "\t") return "→";
-  if (c === "\r") return "␍";
-  return c < " " || (c >= "\x7f" && c <= "\x9f") || (c >= "\ud800" && c <= "\udfff" && c.length === 1) ? "·" : c;
-}
+const glyph = (c) => (c === "\n" ? "↵" : c === "\t" ? "→" : D.escapes[c] ?? c);
 const symbol = (b) => (b === 10 ? "↵" : b === 32 ? "␣" : b === 9 ? "→" : b > 32 && b < 127 ? String.fromCharCode(b) : "·");
 const named = (b) => (b > 32 && b < 127 ? symbol(b) : b === 32 ? "blank" : b === 10 ? "line end" : "\\x" + b.toString(16).padStart(2, "0"));
 const wide = (c) => /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u.test(c);
+const columnsOf = (c) => D.escapes[c]?.length ?? (wide(c) ? 2 : 1);
 const at = (name, m, n) => view(name)[m * N + n];
 const value = (m, n) => ((at("value", m, n) - 127) / 127) * D.scale;
 function shade(name, byte) {
@@ -39,8 +35,8 @@ function layOut() {
   columns = Math.max(10, Math.floor(($("text").clientWidth - 42) / width));
   rows = [];
   for (let n = 0, used = 0, start = 0; n < N; n++) {
-    used += wide(chars[n]) ? 2 : 1;
-    const full = n + 1 < N && used + (wide(chars[n + 1]) ? 2 : 1) > columns;
+    used += columnsOf(chars[n]);
+    const full = n + 1 < N && used + columnsOf(chars[n + 1]) > columns;
     if (chars[n] === "\n" || full || n + 1 === N) { rows.push([start, n + 1]); start = n + 1; used = 0; }
   }
   $("all").style.height = rows.length * high() + 40 + "px";
@@ -55,7 +51,7 @@ function drawRow(r) {
     const c = chars[n];
     let html = `<b class="${shade(shown, at(shown, cell, n))}">${safe(glyph(c))}</b>`;
     if (under) for (let k = 0; k < 5; k++) html += `<s class="${shade("q", nextChances[5 * n + k])}">${safe(symbol(nextSymbols[5 * n + k]))}</s>`;
-    parts.push(`<span class="c${wide(c) ? " w" : ""}${n === chosen ? " on" : ""}${c === "\n" || c === "\t" ? " e" : ""}" data-n="${n}">${html}</span>`);
+    parts.push(`<span class="c${n === chosen ? " on" : ""}${c === "\n" || c === "\t" ? " e" : ""}" style="--w:${columnsOf(c)}" data-n="${n}">${html}</span>`);
   }
   return `<div class="row" style="top:${r * high()}px">${parts.join("")}</div>`;
 }

@@ -10,6 +10,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from pydarknet.views.score_page import shown_as
+
 MOST = 24 << 20  # bytes of cells and gates in a page
 STEPS = 16  # of a colour
 GATES_TABLE = """<h2>How often this cell's gates are</h2>
@@ -36,6 +38,7 @@ def page(name, cells, found, first):
     values = cells.values[:, numbers]
     data = {
         "text": "".join(cells.characters),
+        "escapes": {c: shown for c in sorted({*cells.characters}) if len(shown := shown_as(c)) > 1},
         "cells": numbers,
         "total": cells.values.shape[1],
         "first": first,

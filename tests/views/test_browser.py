@@ -42,6 +42,20 @@ def requests(browser):
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
+def test_what_is_shown_as_an_escape_has_room(browser, tmp_path):
+    cfg, weights, _ = make_network(tmp_path)
+    (tmp_path / "text").write_bytes("a漢\u3000\u202e".encode() + b"\x1b\xff")
+    done("look", cfg, weights, tmp_path / "text", "--html", tmp_path / "page.html")
+    opened(browser, tmp_path / "page.html")
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('.c')].map(c => [c.innerText, c.clientWidth, c.scrollWidth])"
+    )
+    assert [text for text, *_ in found] == ["a", "漢", "\u3000", r"\u202e", r"\x1b", r"\xff"]
+    one = found[0][1]
+    assert [width for _, width, _ in found] == pytest.approx([one, 2 * one, 2 * one, 6 * one, 4 * one, 4 * one], abs=3)
+    assert all(needed <= width for _, width, needed in found)
+
+
 @pytest.mark.parametrize("layer", ["lstm", "gru", "rnn"])
 def test_look(browser, tmp_path, layer):
     from selenium.webdriver.common.action_chains import ActionChains

@@ -139,6 +139,22 @@ def test_the_terminal_shows_one_cell(tmp_path):
     assert done("look", cfg, weights, "-", "--cell", 3, stdin=b"ab\x1b[31m\n").decode() == plain
 
 
+def test_blanks_are_blanks_and_a_stray_byte_is_shown_as_score_shows_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    blank, hidden = "a\u00a0b\u3000c\u2009d\u202fe", "\u2028\u202e\u200b\ufeff\u00ad\u0085"
+    shown = blank + r"\u2028\u202e\u200b\ufeff\u00ad\u0085" + r"\x1b\xa0\x85\xff"
+    cfg, weights, _ = make_network(tmp_path)
+    (tmp_path / "t").write_bytes((blank + hidden).encode() + b"\x1b\xa0\x85\xff")
+    for command in "look", "score":
+        assert shown in done(command, cfg, weights, tmp_path / "t", "--color", "never").decode(), command
+        coloured = done(command, cfg, weights, tmp_path / "t", "--color", "always").decode()
+        assert re.sub(r"\x1b\[[\d;]*m", "", coloured).count(shown) == 1, command
+        done(command, cfg, weights, tmp_path / "t", "--html", tmp_path / f"{command}.html")
+    assert shown in re.sub("<span[^>]*>|</span>", "", (tmp_path / "score.html").read_text(encoding="utf-8"))
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (tmp_path / "look.html").read_text(encoding="utf-8"))[1])
+    assert "".join(data["escapes"].get(c, c) for c in data["text"]) == shown
+
+
 def test_marks_stand_below_what_is_wide(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     cfg, weights, network = make_network(tmp_path)
