@@ -16,7 +16,9 @@ GATES = {"lstm": "ifo", "gru": "rz", "rnn": ""}
 VALUES = {"lstm": "tanh_c", "gru": "h", "rnn": "h"}
 LIKELIEST = 5
 SHUT, OPEN = 0.1, 0.9
-BRACKETS = dict(zip("([{", ")]}"))
+BRACKETS = dict(zip("([{（［｛【〔〈《", ")]}）］｝】〕〉》"))
+# What ends a quotation that begins with it: German has „so“ and »so«, Polish „so”, French «so».
+QUOTES = {"“": "”", "‘": "’", "„": "“”", "‚": "‘’", "«": "»", "»": "«", "‹": "›", "›": "‹", "「": "」", "『": "』"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def read_cells(network, data, layer=None):
 def features_of(characters, patterns=()):
     """{name: (N,) float32} of a text: what a cell may follow. ``patterns`` are regular expressions: 1 inside a match.
 
+    Quotes that look alike at both ends end with their line at the latest, others, and brackets, with their paragraph.
+
     Raises InputError for one that is no regular expression.
     """
     text = "".join(characters)
@@ -109,18 +113,23 @@ def features_of(characters, patterns=()):
     quote, opened, column, margin, in_margin = "", [], 0, 0, True
     before = "\n"
     for n, c in enumerate(text):
+        after = text[n + 1 : n + 2]
         escaped = before == "\\" and text[n - 2 : n - 1] != "\\"
+        apostrophe = c == "’" and before.isalnum() and after.isalnum()
         if quote:
-            if (c == quote and not escaped) or c == "\n":
+            if (c in quote and not escaped and not apostrophe) or (c == "\n" and quote in "\"'"):
                 quote = ""
         elif c == '"' or (c == "'" and not before.isalnum()):
             quote = c
+        elif c in QUOTES and not (c in "»›" and (before.isalnum() or not after.isalnum())):  # those end one, too
+            quote = QUOTES[c]
         elif c in BRACKETS:
             opened.append(BRACKETS[c])
         elif opened and c == opened[-1]:
             opened.pop()
-        if c == "\n" and text[n + 1 : n + 2] == "\n":
-            opened.clear()  # a bracket that is never closed ends with its paragraph
+        if c == after == "\n":  # what is never closed ends with its paragraph
+            quote = ""
+            opened.clear()
         in_margin = in_margin and c in " \t"
         margin += (1 if c == " " else 4) if in_margin else 0
         quoted[n], depth[n], indent[n], place[n] = bool(quote), len(opened), margin, column

@@ -80,6 +80,30 @@ def test_features():
         features_of("a", ["("])
 
 
+@pytest.mark.parametrize(
+    "text, quotes",
+    [
+        ("“Ja”, „ja“ „no” ", "1110001110011100"),
+        ("‘I don’t’ x’s “’s”", "111111110000001110"),
+        ("‚a‘ «b» »c« ‹d› ›e‹", "1100110011001100110"),
+        ("« b », il »c", "111100000011"),
+        ("「a『b』c」d", "11111100"),
+        ('“two\nlines” "one\nline"', "1111111111001111000001"),
+        ("“open\n\nnext ”so“", "1111100000000001"),
+        ("a »b", "0011"),
+        ("a» b", "0000"),
+    ],
+)
+def test_quotes_that_differ_at_their_ends(text, quotes):
+    found = features_of(text)["quotes"]
+    assert "".join(str(int(value)) for value in found) == quotes
+
+
+def test_brackets_of_full_width():
+    found = features_of("（a［b］《c》）d【e】")
+    assert "".join(str(int(value)) for value in found["depth"]) == "1122122100110"
+
+
 def test_the_cells_that_are_found_are_those_that_correlate():
     random = np.random.default_rng(0)
     values = random.normal(size=(400, 5)).astype(np.float32)
