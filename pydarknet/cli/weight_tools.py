@@ -112,10 +112,11 @@ def statistics(cfg, weights, dialect):
     Example: pydarknet statistics cfg/rnn.cfg backup/rnn_final.weights
     """
     rows = [
-        (str(s.layer), s.type, s.name, f"{s.size:,}", *(f"{x:.6f}" for x in (s.rms, s.mean, s.deviation, s.least, s.greatest)))
+        (f"{s.layer} {s.type}", s.name, f"{s.size:,}", *(f"{x:.6f}" for x in (s.rms, s.mean, s.deviation, s.least, s.greatest)))
         for s in weight_tools.statistics(_load(cfg, weights, dialect))
     ]
-    _print_table(("layer", "type", "array", "numbers", "rms", "mean", "deviation", "least", "greatest"), rows, words=3)
+    header = "layer type", "array", "numbers", "rms", "mean", "deviation", "least", "greatest"
+    _print_table(header, rows, words=2, gap=" ")  # a narrow one, so that most networks' fit into 80 columns
 
 
 @command()
@@ -140,9 +141,9 @@ def ops(cfg, dialect):
     click.echo(f"Floating Point Operations: {2 * multiply_adds}")
 
 
-def _print_table(header, rows, words):
+def _print_table(header, rows, words, gap="  "):
     """Columns as wide as they need be; the first ``words`` of them begin, the others end at the same place."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     for row in (header, *rows):
         cells = (cell.ljust(width) if n < words else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths)))
-        click.echo("  ".join(cells).rstrip())
+        click.echo(gap.join(cells).rstrip())

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from command_line import done, make_network, run
+from places import ROOT
 
 from pydarknet.network import load_network
 
@@ -84,6 +85,11 @@ def test_statistics(tmp_path):
     assert [float(cell) for cell in lines[2].split()[4:]] == pytest.approx(
         [np.sqrt((x * x).mean()), x.mean(), x.std(), x.min(), x.max()], abs=1e-6
     )
+
+
+def test_statistics_fit_a_terminal():
+    lines = done("statistics", ROOT / "cfg/rnn.cfg", ROOT / "weights/rnn.weights").decode().splitlines()
+    assert len(lines) == 19 and max(map(len, lines)) <= 80
 
 
 def test_ops(tmp_path):
