@@ -206,10 +206,23 @@ def options_by_section(command, ctx):
 
 
 def _write_help_text(command, formatter):
-    """The help, wrapped, but for the example, which must stay one line to be copied."""
+    """The help, wrapped; the example too, so that it can be copied."""
     text, _, example = inspect.cleandoc(command.help).partition("Example: ")
     formatter.write_paragraph()
     with formatter.indentation():
         formatter.write_text(text)
         if example:
-            formatter.write(f"\n{'':{formatter.current_indent}}Example: {example}\n")
+            formatter.write("\n")
+            for line in _example_lines(f"Example: {example}", formatter.width - formatter.current_indent):
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def _example_lines(example, width):
+    """A command line as lines of at most ``width`` columns, each of which but the last ends as one that goes on does."""
+    line = ""
+    for word in re.findall(r'(?:[-<]\S* )?(?:"[^"]*"|\S)+', example):  # an option with its value
+        if line and len(line) + 1 + len(word) > width - 2:
+            yield line + " \\"
+            line = "   "
+        line += f" {word}" if line else word
+    yield line

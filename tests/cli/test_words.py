@@ -180,17 +180,28 @@ def test_a_missing_cfg_is_an_error_still(trained):
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
-def test_help_has_an_example_on_one_line_and_all_options(path, monkeypatch):
+def test_help_has_an_example_to_be_copied_and_all_options(path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = done(*path, "-h").decode()
-    (example,) = re.findall(r"^ *Example: (.*)$", text, re.MULTILINE)
+    (example,) = re.findall(r"^ *Example: ((?:.* \\\n)*.*)$", text, re.MULTILINE)
+    example = re.sub(r" \\\n +", " ", example)
     assert example.startswith(f"pydarknet {' '.join(path)} ") and "..." not in example
     assert example in " ".join(LEAVES[path].help.split()) + " "
     for option in LEAVES[path].params:
         if isinstance(option, click.Option) and not option.hidden:
             assert re.search(rf"^  .*{re.escape(option.opts[-1])}\b", text, re.MULTILINE), option.opts
-    prose = [line for line in text.splitlines() if "Example" not in line]
-    assert max(map(len, prose)) <= 80 and not [line for line in prose if line.endswith("...") and "Usage" not in line]
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80 and not [line for line in lines if line.endswith("...") and "Usage" not in line]
+
+
+def test_a_long_example_is_broken_where_a_shell_goes_on():
+    lines = done("rnn", "-h").decode().splitlines()
+    place = next(n for n, line in enumerate(lines) if "Example" in line)
+    assert lines[place : place + 2] == [
+        "  Example: pydarknet rnn generate cfg/rnn.cfg rnn.weights -len 500 \\",
+        "      -seed CHAPTER -temp .8 -srand 0",
+    ]
+    assert '-len 500 \\\n      -seed "def "\n' in done("generate", "-h").decode()
 
 
 def test_the_options_of_large_commands_stand_in_sections():
