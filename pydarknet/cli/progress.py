@@ -17,7 +17,7 @@ from pydarknet.errors import TrainingError
 from pydarknet.system.files import why
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-CURVE = 8  # measurements in the small curve
+CURVE = 8  # measurements in the small curve, as many as a checkpoint knows
 
 
 def make_report(trainer, every=1):
@@ -98,11 +98,12 @@ class Bar(OnStandardError):
     def __init__(self, trainer):
         self._samples = trainer.samples
         self._held_out = ""
-        self._measured: list[float] = []
+        self._measured = list(trainer.validation.recent) if trainer.validation else []
         self._digits = len(str(trainer.max_batches))
         self._bar = _tqdm()(
             total=trainer.max_batches,
             initial=trainer.iteration,
+            disable=trainer.done,  # then there is an error to come, and no iteration
             unit="it",
             dynamic_ncols=True,
             file=sys.stderr,

@@ -18,6 +18,7 @@ COLUMNS = 4096  # of a call
 PLATEAU_FACTOR = 0.5  # of the learning rate
 FORWARD = 1 / 3  # of a training step's time
 
+RECENT = 8  # measurements that are kept
 SEEN = ("best_loss", "best_iteration", "lowest_loss", "since_lowest", "since_cut", "rate_factor")
 
 
@@ -31,7 +32,8 @@ class Validation:
     By default that is every 100, or as many more as keep the measuring to a tenth of the time. After
     ``plateau`` measurements in a row without a new lowest loss the learning rate is halved, after
     ``patience`` of them training stops. What is known so far: ``best_loss`` (nats a symbol) and
-    ``best_iteration``, of all measurements, and ``rate_factor``, what plateaus have made of the rate. Raises InputError
+    ``best_iteration``, of all measurements, ``recent``, the last of the regular ones, and ``rate_factor``, what plateaus have
+    made of the rate. Raises InputError
     if ``every``, ``patience`` or ``plateau`` is below 1.
     """
 
@@ -50,6 +52,7 @@ class Validation:
         self.lowest_loss = None
         self.since_lowest = self.since_cut = 0
         self.rate_factor = 1.0
+        self.recent = []
 
     def __repr__(self):
         best = "not measured yet" if self.best_loss is None else f"best {self.best_loss:.4f} nats at {self.best_iteration}"
@@ -71,6 +74,7 @@ class Validation:
         return loss
 
     def _note(self, loss):
+        self.recent = [*self.recent, loss][-RECENT:]
         if self.lowest_loss is None or loss < self.lowest_loss:
             self.lowest_loss = loss
             self.since_lowest = self.since_cut = 0
@@ -94,7 +98,8 @@ class Validation:
 
     def facts(self):
         """What it has seen, and of which text."""
-        return {"validation": {"text": self.corpus.digest(), **{name: getattr(self, name) for name in SEEN}}}
+        seen = {name: getattr(self, name) for name in (*SEEN, "recent")}
+        return {"validation": {"text": self.corpus.digest(), **seen}}
 
     def check(self, facts, arrays):
         """Raise ValueError for what no measurements can have left."""
@@ -107,11 +112,14 @@ class Validation:
                 fine = type(value) in (int, float) and 0 <= value <= (1 if name == "rate_factor" else 1e300)
             if not (fine or (value is None and name.startswith(("best", "lowest")))):
                 raise ValueError(f"has no usable {name!r} of its validation")
+        recent = known.get("recent", [])  # earlier versions did not write it
+        if type(recent) is not list or not all(type(value) in (int, float) and 0 <= value <= 1e300 for value in recent):
+            raise ValueError("has no usable 'recent' of its validation")
 
     def take(self, facts):
         """Go on from what was seen; from nothing if it was seen on another text."""
         for name, value in self._known(facts).items():
-            if name in SEEN:
+            if name in (*SEEN, "recent"):
                 setattr(self, name, value)
 
     def _known(self, facts):

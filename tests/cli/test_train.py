@@ -81,6 +81,20 @@ def test_the_bar_of_a_run_that_goes_on_begins_where_it_stands(here):
     assert "| 20/30 " in shown and "| 30/30 " in shown and "| 0/30 " not in shown, shown
 
 
+def test_the_small_curve_of_a_run_that_goes_on_begins_with_what_was_measured(here):
+    held_out = "--valid-fraction", ".1", "--valid-every", 5
+    on_a_terminal(here, *held_out, "--max-batches", 20)
+    shown = on_a_terminal(here, *held_out, "--max-batches", 25, "--resume").decode()
+    (curve,) = re.findall(r"25  \d\.\d{3} bits  held out \d\.\d{3} [↓↑] ([▁▂▃▄▅▆▇█]+) ", shown)
+    assert len(curve) == 5
+
+
+def test_no_bar_of_a_run_that_has_nothing_to_do(here):
+    on_a_terminal(here, "--max-batches", 5)
+    code, _, shown = shown_on_terminal("train", "tiny.cfg", "text.bin", "--max-batches", 5, "--resume", cwd=here)
+    assert code == 1 and b"nothing to do" in shown and b"5/5" not in shown and "█".encode() not in shown, shown
+
+
 def test_json_log(here):
     result = train("text.bin", "--log", "log.jsonl", "--valid-fraction", ".1", "--valid-every", 10, "--max-batches", 12)
     records = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]

@@ -133,6 +133,28 @@ def test_it_goes_on_from_what_was_seen_of_the_same_text():
     assert other.best_loss is None
 
 
+def test_the_regular_measurements_of_late_are_known_when_it_goes_on():
+    seen = validation_of(*range(1, 12))
+    for iteration in range(2, 21, 2):
+        seen.after(iteration, last=False)
+    seen.after(21, last=True)  # a longer run would not have made it
+    assert seen.recent == list(range(3, 11))
+    again = validation_of()
+    again.check(seen.facts() | {"iteration": 21}, {})
+    again.take(seen.facts())
+    assert again.recent == seen.recent
+    facts = seen.facts()
+    del facts["validation"]["recent"]  # of an earlier version
+    earlier = validation_of()
+    earlier.check(facts | {"iteration": 21}, {})
+    earlier.take(facts)
+    assert (earlier.recent, earlier.best_loss) == ([], 1)
+    for damaged in (None, 1, "1", {}, [-1], ["1"], [True], [math.nan], [10**400]):
+        facts["validation"]["recent"] = damaged
+        with pytest.raises(ValueError, match="^has no usable 'recent' of its validation$"):
+            earlier.check(facts | {"iteration": 21}, {})
+
+
 NUMBERS = ("best_loss", "lowest_loss", "rate_factor")
 COUNTS = ("best_iteration", "since_lowest", "since_cut")
 NOTHING = ("best_loss", "best_iteration", "lowest_loss")  # what may not be known yet
