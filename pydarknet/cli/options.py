@@ -14,7 +14,7 @@ import click
 from pydarknet.cli.commands import Choice
 from pydarknet.cli.streams import tell
 from pydarknet.darknet.dialect import Dialect
-from pydarknet.darknet.recipes import find
+from pydarknet.darknet.recipes import cfg_path, find
 from pydarknet.errors import InputError, TextError
 from pydarknet.system.files import reported, show, why
 from pydarknet.system.kinds import CFG, WEIGHTS, is_kind
@@ -25,7 +25,8 @@ SLOW = 1.0  # seconds, after which progress is shown
 LONGEST_SEED = 16 << 20  # bytes that are read before a text begins; they are read one by one, which takes minutes
 DIALECTS = Choice([d.value for d in Dialect])
 
-cfg_argument = click.argument("cfg", type=PATH)
+# A recipe's name becomes its path here, or an output could be the very file that is read.
+cfg_argument = click.argument("cfg", type=PATH, callback=lambda ctx, parameter, path: path and cfg_path(path))
 weights_argument = click.argument("weights", type=PATH)
 text_argument = click.argument("text", type=PATH, required=False)
 texts_argument = click.argument("texts", metavar="[TEXT]...", nargs=-1, type=PATH)

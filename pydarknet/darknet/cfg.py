@@ -229,9 +229,7 @@ def parse_cfg(path: str | bytes | os.PathLike) -> Cfg:
     Raises :class:`CfgError` for a file that cannot be read, is over 16 MiB or is not text, and all that
     :func:`parse_cfg_text` raises.
     """
-    name = os.fsdecode(path)
-    if not os.path.lexists(name) and (recipe := recipes.find(name)):
-        name = recipe
+    name = recipes.cfg_path(os.fsdecode(path))
     shown = show(name)
     try:
         with open_regular(name) as file:

@@ -19,3 +19,8 @@ def find(path):
     if name not in names():
         return None
     return next(str(folder / name) for folder in FOLDERS if (folder / name).is_file())
+
+
+def cfg_path(path):
+    """The path of the cfg that ``path`` names: its own, or where there is no such file that of the recipe so called."""
+    return path if os.path.lexists(path) else find(path) or path

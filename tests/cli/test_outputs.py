@@ -5,6 +5,7 @@ from command_line import make_network, run
 from runs import write_cfg, write_text
 
 from pydarknet.cli import COMMANDS
+from pydarknet.darknet import recipes
 
 LINES = {  # of every command: words, and what it writes
     "corpus": ("stdlib out.txt --max-bytes 5000", {"out.txt"}),
@@ -83,3 +84,17 @@ def test_no_output_is_an_input_through_whatever_name(folder, command):
             result = run(command, *(path if word == output else word for word in words.split()))
             assert (result.code, result.out) == (1, b"") and result.err.count("\n") == 1, (path, result)
             assert files(folder) == before, path
+
+
+@pytest.mark.parametrize("command", [name for name, (words, outputs) in LINES.items() if outputs and "net.cfg" in words])
+def test_no_output_is_the_recipe_that_is_read_by_its_name(folder, command, monkeypatch):
+    words, outputs = LINES[command]
+    recipe = folder / "recipes" / "net.cfg"
+    recipe.parent.mkdir()
+    (folder / "net.cfg").rename(recipe)
+    monkeypatch.setattr(recipes, "FOLDERS", (recipe.parent,))
+    before = files(folder)
+    for output in outputs:
+        result = run(command, *("recipes/net.cfg" if word == output else word for word in words.split()))
+        assert result.code == 1 and result.err.count("\n") == 1 and "recipes/net.cfg: " in result.err, result
+        assert files(folder) == before
