@@ -5,6 +5,7 @@ import gzip
 import lzma
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from runs import bytes_of
 
 from pydarknet import Corpus
 from pydarknet.errors import TextError
+from pydarknet.system.kinds import kind_of
 
 QUIET = ("--max-batches", 4, "--quiet")
 
@@ -105,6 +107,13 @@ def test_token_numbers_without_the_option(here):
     result = run("train", "tiny.cfg", "tokens.txt", *QUIET, "--backup", "b")
     assert "warning: tokens.txt: looks like a file of token numbers: without -tokenized it is read as digits" in result.err
     assert run("train", "tiny.cfg", "tokens.txt", "-tokenized", *QUIET, "--backup", "c").err == ""
+
+
+def test_blanks_by_the_thousand_take_no_time():
+    head = b"1 " * 20 + b" " * 30000 + b"total"
+    begun = time.process_time()
+    assert kind_of(head) is None
+    assert time.process_time() - begun < 0.5
 
 
 def test_a_byte_order_mark_in_token_files(here):
