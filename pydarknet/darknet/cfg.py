@@ -27,7 +27,8 @@ from pydarknet.system.files import open_regular, show, why
 NET = ("net", "network")  # the first section; the others are layers, whose names pydarknet.layers.registry knows
 
 SET = 0  # in place of a line: the option comes from a setting
-MAX_FILE_BYTES = 16 << 20  # a cfg has a few kilobytes: more is some other file, given by mistake
+LONGEST = 256 << 10  # bytes or characters: a cfg has a few thousand, and more is some other file, given by mistake
+WARNINGS = 10  # of one kind that are told; of the others, how many there are
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1  # Darknet keeps whole numbers in a C int
 FLOAT_MAX = (2 - 2**-23) * 2.0**127  # and fractions in a C float
 
@@ -213,27 +214,28 @@ class Cfg:
 
         Raises CfgError for one that was set on purpose, by :meth:`set`.
         """
-        for section in [self.net, *self.layers]:
-            for key, line in section.unused():
-                near = difflib.get_close_matches(key[:40], section.asked, n=1)
-                hint = f": is it {near[0]!r} that you mean?" if near else ""
-                value = section.options[key][0]
-                if line == SET:
-                    raise section.error(f"has no key {_shown(key)}{hint}", key)
-                _warn(f"{section._place(key)} Unused field: {_shown(f'{key} = {value}')}{hint}")
+        unused = [(section, key, line) for section in (self.net, *self.layers) for key, line in section.unused()]
+        for section, key, line in unused:
+            if line == SET:
+                raise section.error(f"has no key {_shown(key)}{_hint(section, key)}", key)
+        for section, key, _ in unused[:WARNINGS]:
+            written = _shown(f"{key} = {section.options[key][0]}")
+            _warn(f"{section._place(key)} Unused field: {written}{_hint(section, key)}")
+        if len(unused) > WARNINGS:
+            _warn(f"{show(self.path)}: {len(unused) - WARNINGS} more unused fields")
 
 
 def parse_cfg(path: str | bytes | os.PathLike) -> Cfg:
     """Read a cfg file (UTF-8, with or without a byte order mark), or the recipe of that name where there is no such file.
 
-    Raises :class:`CfgError` for a file that cannot be read, is over 16 MiB or is not text, and all that
+    Raises :class:`CfgError` for a file that cannot be read, is too long or is not text, and all that
     :func:`parse_cfg_text` raises.
     """
     name = recipes.cfg_path(os.fsdecode(path))
     shown = show(name)
     try:
         with open_regular(name) as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(LONGEST + 1)
     except FileNotFoundError:
         known = ", ".join(recipes.names())
         raise CfgError(
@@ -245,8 +247,7 @@ def parse_cfg(path: str | bytes | os.PathLike) -> Cfg:
         raise CfgError(f"{shown}: cannot be read ({why(error)}): check the path and its permissions") from None
     except ValueError:  # open() says so of a NUL in the path
         raise CfgError(f"{shown}: is not a possible file name") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise CfgError(f"{shown}: is over {MAX_FILE_BYTES >> 20} MiB, too large for a cfg: is it another file?")
+    _check_length(data, shown)
     return parse_cfg_text(data.decode("utf-8", "surrogateescape"), name)  # a comment may be in Latin-1
 
 
@@ -258,11 +259,13 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
     fine here: whether the layers make a network is for the network to say.
 
     Raises :class:`CfgError` for text without sections, a first section that is not ``[net]``, a second ``[net]``, a
-    option before any section or without ``=``, key or value, and a NUL.
+    option before any section or without ``=``, key or value, a NUL, and more than 256 KiB.
     Source: ``read_cfg`` and ``strip``, which also drop blanks everywhere.
     """
     sections: list[Section] = []
+    repeated: list[str] = []
     file, path = path, show(path)  # messages must stay on their line
+    _check_length(text, path)
     lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
     for number, raw in enumerate(lines, start=1):
         line = raw.replace(" ", "").replace("\t", "")
@@ -279,10 +282,19 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
         elif not sections:
             raise CfgError(f"{path}:{number}: {_shown(line)} stands before any section: a cfg begins with [net]")
         else:
-            _add_option(sections[-1], line, number)
+            _add_option(sections[-1], line, number, repeated)
     if not sections:
         raise CfgError(f"{path}: holds no section: a cfg begins with [net]")
+    for warning in repeated[:WARNINGS]:
+        _warn(warning)
+    if len(repeated) > WARNINGS:
+        _warn(f"{path}: {len(repeated) - WARNINGS} more lines have no effect, as an earlier one has set their key")
     return Cfg(file, sections[0], sections[1:], lines)
+
+
+def _check_length(text: str | bytes, shown: str) -> None:
+    if len(text) > LONGEST:
+        raise CfgError(f"{shown}: is over {LONGEST >> 10} KiB, too long for a cfg: is it another file?")
 
 
 def _section(line: str, path: str, number: int) -> Section:
@@ -304,8 +316,8 @@ def _check_net(sections: list[Section]) -> None:
         raise newest.error(f"is the second of its kind, after line {sections[0].line}: there must be one, at the top")
 
 
-def _add_option(section: Section, line: str, number: int) -> None:
-    """Put ``key=value`` into its section."""
+def _add_option(section: Section, line: str, number: int, repeated: list[str]) -> None:
+    """Put ``key=value`` into its section, or a warning into ``repeated`` if it has the key."""
     key, _, value = line.partition("=")
     if not key or not value:
         raise CfgError(
@@ -313,12 +325,17 @@ def _add_option(section: Section, line: str, number: int) -> None:
         )
     if key in section.options:
         first = section.options[key][1]
-        _warn(
+        repeated.append(
             f"{section.path}:{number}: [{section.name}] {_shown(line)} has no effect: "
             f"line {first} has set {_shown(key)}, and the first counts"
         )
     else:
         section.options[key] = section.written[key] = value, number
+
+
+def _hint(section: Section, key: str) -> str:
+    near = difflib.get_close_matches(key[:40], section.asked, n=1)
+    return f": is it {near[0]!r} that you mean?" if near else ""
 
 
 def _shown(text: str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydarknet.darknet import recipes
-from pydarknet.darknet.cfg import FLOAT_MAX, MAX_FILE_BYTES, parse_cfg, parse_cfg_text
+from pydarknet.darknet.cfg import FLOAT_MAX, LONGEST, WARNINGS, parse_cfg, parse_cfg_text
 from pydarknet.errors import CfgError, CfgWarning
 from pydarknet.optim.schedules import Schedule
 
@@ -238,6 +238,20 @@ def test_keys_that_nobody_asked_for_are_told():
     ]
 
 
+@pytest.mark.parametrize(("line", "last"), [("a=1", "more lines have no effect"), ("a{}=1", "more unused fields")])
+def test_of_warnings_without_end_the_first_are_told(line, last):
+    def warned():
+        cfg = parse_cfg_text("[net]\na=0\n" + "".join(f"{line.format(n)}\n" for n in range(1000)), "x.cfg")
+        cfg.net.ignore("a")
+        cfg.warn_unused()
+
+    with pytest.warns(CfgWarning) as caught:
+        warned()
+    messages = [str(w.message) for w in caught]
+    assert len(messages) == WARNINGS + 1 and messages[0].startswith("x.cfg:3: ")
+    assert messages[-1].startswith(f"x.cfg: {1000 - WARNINGS} {last}")
+
+
 # Text that is no cfg
 
 
@@ -313,8 +327,13 @@ def test_a_comment_in_latin_1_is_a_comment(tmp_path, comment):
 def test_a_file_that_is_too_large(tmp_path):
     file = tmp_path / "large.cfg"
     with open(file, "wb") as handle:
-        handle.truncate(MAX_FILE_BYTES + 1)
-    assert message_of(parse_cfg, file).startswith(f"{file}: is over 16 MiB")
+        handle.truncate(LONGEST + 1)
+    assert message_of(parse_cfg, file).startswith(f"{file}: is over 256 KiB, too long for a cfg")
+    file.write_text("[net]\n#" + (LONGEST - 7) // 2 * "é")  # which has fewer characters than bytes
+    assert parse_cfg(file).lines[1].endswith("é")
+    file.write_text("[net]\n#" + LONGEST // 2 * "é")
+    assert "is over 256 KiB" in message_of(parse_cfg, file)
+    assert message_of_text("[net]\n" + LONGEST * "#").startswith("x.cfg: is over 256 KiB")
 
 
 # Settings
