@@ -18,9 +18,11 @@ import numpy as np
 from pydarknet.errors import TextError
 from pydarknet.system.files import reported, show, why
 from pydarknet.system.kinds import CFG, CHECKPOINT, LOG, PAGE, TOKENS, WEIGHTS, Kind, kind_of_file
+from pydarknet.system.memory import memory_at_hand
 from pydarknet.text.tokens import ADVICE, CANNOT_READ, read_token_file
 
 IN_MEMORY = 64 << 20  # a text of up to this many bytes is read into memory
+UNPACKED = 1 << 20  # bytes at a time of a compressed text, of which a few may stand for gigabytes
 
 
 def open_store(paths, tokenized, in_memory):
@@ -276,12 +278,21 @@ def _check_kind(path, kind, tokenized):
 
 
 def _bytes_of(path, kind):
-    """The whole content of a file, unpacked if it is compressed, uint8."""
+    """The whole content of a file, unpacked if it is compressed, uint8. Raises TextError if it would fill the memory."""
     opener = kind.opener if kind and kind.opener else open
+    at_hand = memory_at_hand()
+    data = bytearray()  # which grows in place
     with reported(TextError, path, CANNOT_READ, ADVICE):
         try:
             with opener(path, "rb") as file:
-                return np.frombuffer(file.read(), np.uint8)
+                while block := file.read(UNPACKED):
+                    data += block
+                    if at_hand is not None and len(data) > at_hand // 2:  # joined with other files it takes as much again
+                        raise TextError(
+                            f"{show(path)}: takes more than {at_hand // 2:,} bytes unpacked, too much for the memory: "
+                            "unpack it to a file, which is read piece by piece"
+                        )
+                return np.frombuffer(data, np.uint8)
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise TextError(f"{show(path)}: is {kind.name}, and damaged: {error}") from None
 

@@ -6,6 +6,7 @@ import lzma
 import os
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from runs import bytes_of
 from pydarknet import Corpus
 from pydarknet.errors import TextError
 from pydarknet.system.kinds import kind_of
+from pydarknet.text import stores
 
 QUIET = ("--max-batches", 4, "--quiet")
 
@@ -85,6 +87,22 @@ def test_compressed_texts_are_read(here, compress, suffix):
     Path(f"cut.{suffix}").write_bytes(compress(text)[:-20])
     with pytest.raises(TextError, match=rf"cut.{suffix}: is compressed with \w+, and damaged"):
         Corpus.open(f"cut.{suffix}")
+
+
+@pytest.mark.parametrize(("compress", "suffix"), [(gzip.compress, "gz"), (bz2.compress, "bz2"), (lzma.compress, "xz")])
+def test_a_compressed_text_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch, compress, suffix):
+    path = tmp_path / f"text.{suffix}"
+    path.write_bytes(compress(bytes(32 << 20)))
+    monkeypatch.setattr(stores, "memory_at_hand", lambda: 4 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TextError, match=f"text.{suffix}: takes more than 2,097,152 bytes unpacked, too much"):
+            Corpus.open(path)
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(stores, "memory_at_hand", lambda: 64 << 20)
+    assert len(Corpus.open(path)) == 32 << 20
 
 
 @pytest.mark.parametrize(
