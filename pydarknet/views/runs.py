@@ -7,15 +7,17 @@ the text or, where it is one of tokens, for each of these.
 """
 
 import csv
+import io
 import json
 import math
 from dataclasses import dataclass, field
 
 from pydarknet.errors import TextError
-from pydarknet.system.files import show, why
+from pydarknet.system.files import open_regular, reported, show
 from pydarknet.system.kinds import json_object
 
 AXES = ("iterations", "characters", "time")
+LONGEST = 4 << 20  # characters of a line: the header has a cfg, others a sample
 LARGEST = 1e14  # of the numbers of a run: below it floats have room for the tenths that a chart reckons with
 
 
@@ -49,14 +51,9 @@ def read_run(path):
 
     A last line without an end is skipped: the run is writing it. Iterations that come twice count as they came last.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.readlines()
-    except (OSError, ValueError) as error:
-        raise TextError(f"{show(path)}: cannot read this log: {why(error)}") from None
     run = Run(show(path))
     elapsed, last = 0.0, None
-    for record in _records(path, lines):
+    for record in _records(path):
         iteration = _number(record.get("iteration"))
         if "cfg" in record:
             run = Run(show(path), record)
@@ -87,10 +84,21 @@ def read_run(path):
     return run
 
 
-def _records(path, lines):
+def _lines(path):
+    with reported(TextError, path, "cannot read this log"), open_regular(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8")
+        while line := text.readline(LONGEST + 1):
+            if len(line) > LONGEST:
+                raise TextError(
+                    f"{show(path)}: has a line of more than {LONGEST:,} characters: this is no log of `train --log`"
+                )
+            yield line
+
+
+def _records(path):
     """The JSON objects of a log, or the rows of a table as such objects."""
     columns: list[str] | None = None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -104,7 +112,7 @@ def _records(path, lines):
         except (ValueError, RecursionError, csv.Error):
             record = None
         if record is None:
-            if number == len(lines) and not line.endswith("\n"):
+            if not line.endswith("\n"):  # the last
                 return
             raise TextError(f"{show(path)}:{number}: no JSON object: this is no log of `train --log`")
         yield record

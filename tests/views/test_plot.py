@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 
 import pytest
@@ -177,11 +178,16 @@ def test_samples_are_spread_evenly():
         ('{"iteration": 1, "loss": 1}\n', "plot a -o a.pdf", ".svg or .png"),
         ('{"iteration": 1, "loss": 1}\n', "report a -o a", "give it another name"),
         ('{"iteration": 1, "loss": 1}\n', "report missing -o p", "cannot read this log"),
+        ("", "plot /dev/zero", "/dev/zero: cannot read this log: a folder, pipe or device, not a regular file"),
+        ("", "plot pipe", "pipe: cannot read this log: a folder, pipe or device, not a regular file"),
+        ("", "report pipe -o p", "pipe: cannot read this log: a folder, pipe or device, not a regular file"),
+        ("\0" * (5 << 20), "plot a", "a: has a line of more than 4,194,304 characters"),
     ],
 )
 def test_mistakes_are_a_line(tmp_path, monkeypatch, content, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").write_text(content)
+    os.mkfifo("pipe")
     result = run(*words.split())
     assert result.code == 1 and message in result.err and result.err.count("\n") == 1
     assert (tmp_path / "a").read_text() == content
