@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from pydarknet.errors import TextError
@@ -77,10 +78,11 @@ def read_run(path):
     if not run.training:
         raise TextError(f"{show(path)}: there is no iteration in this log: `train --log` writes one")
     for places in (run.characters, run.time):  # of measurements that stand in objects of their own
+        known = sorted(places)
         for iteration in run.held_out:
-            before = [n for n in places if n <= iteration]
-            if iteration not in places and before:
-                places[iteration] = places[max(before)]
+            before = bisect_right(known, iteration)
+            if before:
+                places[iteration] = places[known[before - 1]]
     return run
 
 

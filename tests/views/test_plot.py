@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import time
 
 import pytest
 from command_line import done, run
@@ -47,6 +48,16 @@ def test_a_log_of_today_and_one_with_objects_of_their_own(tmp_path):
 def test_seconds_of_iterations_that_were_not_logged_count(tmp_path):
     run_ = read_run(write(tmp_path / "a", PLAIN[4::5]))
     assert run_.points("training", "time")[-1][0] == pytest.approx(0.5 + 5 * 0.5)
+
+
+def test_measurements_in_objects_of_their_own_take_their_place_from_before(tmp_path):
+    """And ten thousand of them no longer than reading does."""
+    found = read_run(write(tmp_path / "a", [{"iteration": 5, "valid_loss": 1}, *PLAIN[6:8], {"iteration": 9, "valid_loss": 1}]))
+    assert [n for n, _ in found.points("held_out", "characters")] == [64 * 8]
+    records = [{**PLAIN[0], "iteration": n, "valid_loss": 1} for n in range(10_000)]
+    begun = time.process_time()
+    read_run(write(tmp_path / "a", records))
+    assert time.process_time() - begun < 2
 
 
 def test_a_line_that_is_being_written_is_passed_over(tmp_path):
