@@ -26,6 +26,7 @@ from pydarknet.inference.sample import DEFAULT_SEED, DEFAULT_TEMPERATURE, darkne
 from pydarknet.inference.sample import generate as generate_symbols
 from pydarknet.network import load_network
 from pydarknet.system.files import show
+from pydarknet.system.memory import check_memory, step_memory
 from pydarknet.text.tokens import read_tokens
 from pydarknet.text.utf8 import state_behind
 
@@ -130,6 +131,7 @@ def generate(
     if "" in until:
         raise click.UsageError("--until needs a STRING that isn't empty")
     network = load_network(cfg, weights, batch=count, time_steps=1, dialect=dialect)
+    check_memory(step_memory(network, count), f"--count {count}", "give a smaller count")
     over_tokens = tokens_file is not None or network.inputs > 256
     spell = _speller(network, tokens_file)
     seed = _read_seed(seed, seed_file)

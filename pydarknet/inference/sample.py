@@ -135,12 +135,15 @@ class Sampling:
 
 
 class _Text:
-    """What is particular to one of the texts: its place in a character, and the symbols that would be a repetition."""
+    """What is particular to one of the texts: its place in a character, and the symbols that would be a repetition.
 
-    def __init__(self, rule, seed, length, symbols):
+    ``least`` is what each symbol needs, by the place in a character, with ``utf8``.
+    """
+
+    def __init__(self, rule, seed, length, symbols, least):
         self.rule, self.left = rule, length
         self._state = utf_8.state_behind(seed) if rule.utf8 else utf_8.START
-        self._least: Any = np.where(utf_8.ALLOWED[:, :symbols], CUTOFF, np.float32(NEVER)) if rule.utf8 else None
+        self._least = least
         self._factor = 1 / rule.repetition_penalty if rule.repetition_penalty else None
         if self._factor:
             self._factors, self._counts = np.ones(symbols, np.float32), [0] * symbols
@@ -202,7 +205,8 @@ def generate(
         raise InputError(f"symbol {bad} of the seed is outside 0..{network.inputs - 1}: the cfg has inputs={network.inputs}")
     if rule.utf8 and network.inputs > 256:
         raise InputError(f"utf8 is for networks over bytes: the cfg has inputs={network.inputs}")
-    texts = [_Text(rule, symbols, length, network.inputs) for _ in range(streams)]
+    least: Any = np.where(utf_8.ALLOWED[:, : network.inputs], CUTOFF, np.float32(NEVER)) if rule.utf8 else None
+    texts = [_Text(rule, symbols, length, network.inputs, least) for _ in range(streams)]
     return _symbols_after(symbols, network, texts, random or CRandom(), behind)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from pydarknet.errors import InputError, TextError, WeightsError
 from pydarknet.inference.sample import OVERFLOW
+from pydarknet.system.memory import check_memory, step_memory
 
 BLOCK = 512  # steps at once, and
 COLUMNS = 4096  # steps * streams at once: the memory needed does not depend on the text's length
@@ -193,16 +194,18 @@ def surprise(network, blocks, seed=b"\n\n", nats=None):
 
     ``blocks`` is :func:`blocks_of_file` or :func:`blocks_of_corpus`; ``seed``, bytes or integers, is
     read first; ``nats`` takes the place of ``network.nats`` (:mod:`~pydarknet.inference.dynamic_evaluation`). All three
-    are arrays (n,). Raises InputError for symbols that the network does not have, WeightsError if its output
-    overflows.
+    are arrays (n,). Raises InputError for symbols that the network does not have, and for more streams than the
+    memory has room for; WeightsError if its output overflows.
     """
     seed = np.array(list(seed), np.int64)[:, None]
     primed = False
     for before, after, counted in blocks:
         if not primed:
+            streams = before.shape[1]
+            check_memory(step_memory(network, streams), f"{streams} streams", "give fewer")
             network.reset_state()
             with np.errstate(over="ignore", invalid="ignore"):
-                network.predict(np.repeat(seed, before.shape[1], axis=1))
+                network.predict(np.repeat(seed, streams, axis=1))
             primed = True
         with np.errstate(over="ignore", invalid="ignore"):  # said by what follows
             costs = (nats or network.nats)(before, after)

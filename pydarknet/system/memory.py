@@ -8,7 +8,7 @@ swaps, or in the kernel ending some process of its choice.
 import os
 from contextlib import suppress
 
-from pydarknet.errors import TrainingError
+from pydarknet.errors import InputError, TrainingError
 
 # Files in which Linux tells how much memory a container may have: version 2 and version 1 of its control groups.
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -54,6 +54,19 @@ def training_memory(network):
     kept += sum(layer.tape_bytes(T, B) for layer in network.layers)
     per_parameter = 3 if network.optimizer_options.adam else 2
     return per_parameter * network.parameters.values.nbytes + network.parameters.thinned_bytes + kept, kept
+
+
+def check_memory(needed, what, advice):
+    """Raise InputError if ``what`` needs more bytes of memory than can be had."""
+    at_hand = memory_at_hand()
+    if at_hand is not None and needed > at_hand:
+        raise InputError(f"{what}: this needs {needed:,} bytes of memory, and {at_hand:,} can be had: {advice}")
+
+
+def step_memory(network, streams):
+    """Bytes that a step of ``streams`` takes: of each a row of every product, the probabilities, and as much to choose by."""
+    rows = sum(len(matrix.weights) for layer in network.layers for matrix in layer.matrices.values())
+    return streams * (rows + 2 * network.inputs) * network.dtype.itemsize
 
 
 def memory_at_hand():

@@ -249,6 +249,7 @@ def test_controls_are_the_librarys_and_change_the_text(tmp_path):
         (["-seed", "a", "--seed-file", "b"], 2, "give only one of them"),
         (["--json", "--bytes"], 2, "can't go with --bytes"),
         (["--until", ""], 2, "isn't empty"),
+        (["--count", "1000000000"], 1, "--count 1000000000: this needs "),
         (["--seed-file", "none.txt"], 1, "none.txt: cannot read this text"),
     ],
 )

@@ -12,6 +12,7 @@ from places import GOLDEN as GOLDEN_ROOT
 from pydarknet import load_network
 from pydarknet.inference.dynamic_evaluation import Adaptation
 from pydarknet.inference.valid import TacticTally, Tally, blocks_of_corpus, surprise, tactic_lines, valid_lines
+from pydarknet.system import memory
 from pydarknet.text.corpus import Corpus
 
 FORWARD = GOLDEN_ROOT / "forward"
@@ -302,6 +303,13 @@ def test_what_cannot_be_measured(network, arguments, stdin, message):
     cfg, weights, _ = network
     result = run("valid", cfg, weights, *arguments, stdin=stdin)
     assert (result.code, result.out) == (1, b"") and message in result.err and result.err.count("\n") == 1, result
+
+
+def test_streams_that_the_memory_has_no_room_for(network, monkeypatch):
+    cfg, weights, _ = network
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: 1_000_000)
+    result = run("valid", cfg, weights, "--streams", 500, stdin=TEXT)
+    assert result.code == 1 and "500 streams: this needs" in result.err and "and 1,000,000 can be had: give fewer" in result.err
 
 
 def test_validtactic(network):

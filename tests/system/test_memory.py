@@ -9,8 +9,9 @@ from runs import LAYERS, make_trainer, write_cfg
 
 from pydarknet import load_network
 from pydarknet.errors import CfgError, TrainingError
+from pydarknet.inference.sample import generate
 from pydarknet.system import memory
-from pydarknet.system.memory import memory_at_hand, training_memory
+from pydarknet.system.memory import memory_at_hand, step_memory, training_memory
 
 LARGE = LAYERS.replace("output=7", "output=200")
 CASES = {
@@ -42,6 +43,19 @@ def test_training_takes_what_was_estimated(tmp_path, layers, net):
     # What is not counted: Python, the text, temporary arrays; a megabyte or two here.
     assert needed + network.parameters.values.nbytes <= taken, f"{needed:,} were estimated and {taken:,} taken"
     assert taken < 2 * (needed + network.parameters.values.nbytes) + (2 << 20), f"{needed:,} were estimated and {taken:,} taken"
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "crnn", "connected"])
+def test_a_step_of_many_streams_takes_what_was_estimated(tmp_path, name):
+    network = load_network(write_cfg(tmp_path, CASES[name][0]))
+    tracemalloc.start()
+    try:
+        next(generate(network, length=1, streams=5000))
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    needed = step_memory(network, 5000)
+    assert needed < taken < 3 * needed, f"{needed:,} were estimated and {taken:,} taken"
 
 
 def test_dropped_weights_are_counted_twice(tmp_path):
