@@ -22,7 +22,7 @@ POSITIVE = (230, 223, 216, 215, 208, 202)  # of the terminal's 256 colours, towa
 NEGATIVE = (195, 153, 117, 75, 33, 27)  # towards blue
 MARKS = "=- +#"  # from the least to the greatest, where there are no colours
 SEARCHED = 3  # cells of each feature
-LONGEST = 4 << 20  # bytes of a text: an LSTM of 512 cells takes 3.5 KB for each
+LONGEST = 4 << 20  # bytes of a text: an LSTM of 512 cells takes 3.7 KB for each
 
 
 @command(sections={"Cells": "layer cell gate find patterns", "Output": "html color"})

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pydarknet.errors import InputError
+from pydarknet.system.memory import check_memory
 from pydarknet.traces import symbols_of, trace_blocks
 
 GATES = {"lstm": "ifo", "gru": "rz", "rnn": ""}
 VALUES = {"lstm": "tanh_c", "gru": "h", "rnn": "h"}
 LIKELIEST = 5
+BLOCK = 4096  # characters at once, or there would be a second copy of all values
 SHUT, OPEN = 0.1, 0.9
 BRACKETS = dict(zip("([{（［｛【〔〈《", ")]}）］｝】〕〉》"))
 # What ends a quotation that begins with it: German has „so“ and »so«, Polish „so”, French «so».
@@ -55,8 +57,8 @@ def recurrent_layers(network):
 def read_cells(network, data, layer=None):
     """The :class:`Cells` of ``layer`` (None: the last recurrent one) for the bytes ``data``; the network is left as it was.
 
-    Raises InputError for a layer that has no such cells, for a network over tokens, for an empty text, and for
-    weights that overflow.
+    Raises InputError for a layer that has no such cells, for a network over tokens, for an empty text or one that the
+    memory has no room for, and for weights that overflow.
     """
     if network.inputs > 256:
         raise InputError(f"cells are shown over bytes: the cfg has inputs={network.inputs}")
@@ -80,6 +82,8 @@ def read_cells(network, data, layer=None):
         rows, here = ends[done : done + count] - start, slice(done, done + count)
         if not start:
             H = arrays["h"].shape[1]
+            needed = N * H * (4 + len(GATES[kind]))
+            check_memory(needed, f"{H} cells at {N:,} characters", "give a shorter text")
             values = np.empty((N, H), np.float32)
             gates = {letter: np.empty((N, H), np.uint8) for letter in GATES[kind]}
             shares = {letter: np.zeros((2, H)) for letter in GATES[kind]}
@@ -93,7 +97,7 @@ def read_cells(network, data, layer=None):
         best[here, :likely], chances[here, :likely] = order, np.take_along_axis(p[rows], order, axis=1)
         best[here, likely:], chances[here, likely:] = 0, 0
         done += count
-    if not (np.isfinite(values).all() and np.isfinite(chances).all()):
+    if not np.isfinite([values.min(), values.max(), chances.min(), chances.max()]).all():
         raise InputError("the network's cells are not finite numbers: its weights overflow")
     scale = 1.0 if kind != "rnn" else float(max(1.0, np.abs(values).max()))
     shares = {letter: counts / N for letter, counts in shares.items()}
@@ -163,16 +167,23 @@ def find_cells(values, features, top=3):
 
     A feature that does not change in the text has no cells; a cell that does not change follows nothing.
     """
-    centred = values - values.mean(axis=0)
-    norms = np.sqrt(np.einsum("nh,nh->h", centred, centred, dtype=np.float64))
+    mean = values.mean(axis=0)
+    apart = {name: feature - feature.mean() for name, feature in features.items()}
+    squares, products = np.zeros(len(mean)), {name: np.zeros(len(mean)) for name in features}
+    for start in range(0, len(values), BLOCK):
+        here = slice(start, start + BLOCK)
+        centred = values[here] - mean
+        squares += np.einsum("nh,nh->h", centred, centred, dtype=np.float64)
+        for name in features:
+            products[name] += apart[name][here] @ centred
+    norms = np.sqrt(squares)
     found: dict = {}
-    for name, feature in features.items():
-        apart = feature - feature.mean()
-        norm = float(np.linalg.norm(apart))
+    for name in features:
+        norm = float(np.linalg.norm(apart[name]))
         found[name] = []
         if norm > 0:
             scale = norms * norm
-            r = np.divide(apart @ centred, scale, out=np.zeros_like(norms), where=scale > 1e-9 * norm)
+            r = np.divide(products[name], scale, out=np.zeros_like(norms), where=scale > 1e-9 * norm)
             order = np.argsort(-np.abs(r), kind="stable")[:top]
             found[name] = [(int(cell), float(r[cell])) for cell in order]
     return found

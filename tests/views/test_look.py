@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from places import ROOT
 from pydarknet import load_network
 from pydarknet.errors import InputError
 from pydarknet.inference.cells import features_of, find_cells, read_cells
+from pydarknet.system import memory
 from pydarknet.traces import BLOCK
 from pydarknet.views import cells_page
 
@@ -113,6 +115,26 @@ def test_the_cells_that_are_found_are_those_that_correlate():
     assert found["same"] == []
     assert found["x"][0] == (2, pytest.approx(np.corrcoef(values[:, 2], feature)[0, 1], abs=1e-5))
     assert dict(found["x"])[4] == 0
+
+
+def test_cells_are_found_without_a_second_copy_of_their_values():
+    values = np.zeros((100_000, 20), np.float32)
+    tracemalloc.start()
+    try:
+        find_cells(values, {"x": np.arange(100_000, dtype=np.float32)})
+        assert tracemalloc.get_traced_memory()[1] < values.nbytes / 2
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_text_that_the_memory_has_no_room_for(tmp_path, monkeypatch):
+    _, _, network = make_network(tmp_path)
+    needed = 1000 * 6 * (4 + 3)
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: needed - 1)
+    with pytest.raises(InputError, match=f"6 cells at 1,000 characters: this needs {needed:,} bytes"):
+        read_cells(network, b"x" * 1000)
+    monkeypatch.setattr(memory, "memory_at_hand", lambda: needed)
+    read_cells(network, b"x" * 1000)
 
 
 @pytest.mark.parametrize("layer", NAMES)
