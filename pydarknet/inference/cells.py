@@ -153,7 +153,7 @@ def features_of(characters, patterns=()):
     for pattern in patterns:
         try:
             matches = re.finditer(pattern, text, re.MULTILINE)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InputError(f"{pattern!r} is not a regular expression: {error}") from None
         inside = np.zeros(N, np.float32)
         for match in matches:

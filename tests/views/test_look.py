@@ -80,6 +80,9 @@ def test_features():
     assert not found["/^/"].any()
     with pytest.raises(InputError, match="not a regular expression"):
         features_of("a", ["("])
+    for pattern in ("a{99999999999999}", 5000 * "(" + 5000 * ")"):
+        with pytest.raises(InputError, match="is not a regular expression"):
+            features_of("a", [pattern])
 
 
 @pytest.mark.parametrize(
