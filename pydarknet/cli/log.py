@@ -25,6 +25,7 @@ from pydarknet.errors import InputError, TrainingError
 from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.system.kinds import LOG, LOG_HEADERS, json_object, kind_of_file
 from pydarknet.system.locks import hold
+from pydarknet.text.utf8 import unit_of
 from pydarknet.training.run_state import meaning
 from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.runs import Run, curves
@@ -40,7 +41,7 @@ def header(trainer, command, srand):
         "command": command,
         "seed": srand,
         "text": ", ".join(show(name) for name in trainer.corpus.names[:20]),
-        "unit": trainer.corpus.unit,
+        "unit": unit_of(trainer.corpus),
         "characters_of_text": len(trainer.corpus),
         "digest_of_text": trainer.text_digest,
         "run": _digest([meaning(trainer.network), trainer.text_digest]),
@@ -244,11 +245,11 @@ def _figures(line):
 class Picture(Report):
     """The curves so far as an .svg or .png at ``path``, drawn again at measurements, and at the end.
 
-    ``unit`` is what the text consists of. It is drawn as often as keeps the drawing to a hundredth of the time. Raises
+    ``unit`` is what a symbol of the text is. It is drawn as often as keeps the drawing to a hundredth of the time. Raises
     InputError without matplotlib.
     """
 
-    def __init__(self, path, unit="symbol"):
+    def __init__(self, path, unit="character"):
         check_picture(path)
         self.name, self._path, self._unit = show(path), path, unit
         self._run, self._next, self._drawn = Run("run"), 0.0, None

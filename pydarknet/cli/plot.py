@@ -31,9 +31,9 @@ over_option = click.option(
 def plot(logs, over, output, follow):
     """Show the training and the held-out loss of one or several runs.
 
-    LOGS are files that `train --log` has written. Losses are in bits per byte, of a tokenized text per token;
-    the training loss is the average that Darknet prints. The chart is drawn in the terminal, in colours unless NO_COLOR is
-    set.
+    LOGS are files that `train --log` has written. Losses are in bits per character, of texts with longer characters per byte,
+    of tokenized ones per token; the training loss is the average that Darknet prints. The chart is drawn in the terminal, in
+    colours unless NO_COLOR is set.
 
     Example: pydarknet plot run.jsonl other.jsonl --over time
     """

@@ -89,7 +89,7 @@ class DarknetLines(OnStandardError):
 
 
 class Bar(OnStandardError):
-    """A progress bar over the iterations: bits per byte or token, also on the held-out text, rate, and how many a second.
+    """A progress bar over the iterations: bits per symbol, also on the held-out text, rate, and symbols a second.
 
     Each measurement, and each sample, leaves a line above it: iteration, loss, held-out loss with its direction, the
     last measurements as a small curve, and what the network writes at that moment, as far as the line goes.

@@ -12,7 +12,7 @@ from pydarknet.cli.progress import make_report
 from pydarknet.cli.streams import tell
 from pydarknet.errors import PydarknetError
 from pydarknet.system.files import show
-from pydarknet.text.utf8 import bytes_per_character
+from pydarknet.text.utf8 import bytes_per_character, unit_of
 from pydarknet.training.trainer import Diverged
 
 NOT_AGAIN = ("resume", "max_batches", "minutes", "overwrite", "clear", "weights", "dialect")  # options of a run that goes on
@@ -107,7 +107,7 @@ def _saved(save, stop):
 
 def _tell_best(trainer, backups, final, step):
     """The best measurement; of a text with characters of several bytes it is told by these too."""
-    best, unit = trainer.validation, trainer.corpus.unit
+    best, unit = trainer.validation, unit_of(trainer.corpus)
     bits = best.best_loss / math.log(2)
     whole = bytes_per_character(best.corpus) if unit == "byte" else None
     longer = f", {bits * whole:.4f} per character of UTF-8," if whole and whole > 1 else ""

@@ -33,7 +33,7 @@ from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import check_output, check_outside, check_writable, reported, show
 from pydarknet.system.kinds import CFG, CHECKPOINT, is_kind
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.utf8 import is_utf8
+from pydarknet.text.utf8 import is_utf8, unit_of
 from pydarknet.training.backups import Backups, base_name, base_of_text, check_folder, lock_to_resume, newest_checkpoint
 from pydarknet.training.checkpoint import read_checkpoint
 from pydarknet.training.processes import stream_processes
@@ -308,7 +308,7 @@ def train(
             if tensorboard and ranks.first:
                 reports.append(stack.enter_context(TensorBoard(tensorboard, after)))
             if plot_file and ranks.first:
-                reports.append(stack.enter_context(Picture(plot_file)))
+                reports.append(stack.enter_context(Picture(plot_file, unit_of(corpus))))
         if not ranks.first:
             follow(trainer, ranks.steps(trainer, None), stop)
             return

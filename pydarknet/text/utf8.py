@@ -66,11 +66,24 @@ def bytes_per_character(corpus):
     return size / characters if characters else None
 
 
+def unit_of(corpus):
+    """What a symbol of ``corpus`` is to a reader: a "token"; a "byte" of UTF-8 with longer characters; else a "character"."""
+    if corpus.unit != "byte":
+        return corpus.unit
+    stray, several = _stray_and_several(corpus)
+    return "byte" if several and stray <= several else "character"
+
+
 def is_utf8(corpus):
     """Whether ``corpus``, a text of bytes, is UTF-8, but for a stray byte here and there.
 
     At the beginning of each of its stretches no more bytes belong to no character than there are characters of several bytes.
     """
+    stray, several = _stray_and_several(corpus)
+    return stray <= several
+
+
+def _stray_and_several(corpus):
     stray = several = 0
     for stretch in corpus.stretches():
         data = stretch.symbols(0, min(AT_ONCE, len(stretch))).astype(np.uint8).tobytes()
@@ -79,7 +92,7 @@ def is_utf8(corpus):
         found = np.frombuffer(characters, "<u4")
         escaped = int(np.count_nonzero((found >= 0xDC80) & (found <= 0xDCFF)))
         stray, several = stray + escaped, several + int(np.count_nonzero(found > 0x7F)) - escaped
-    return bool(stray <= several)
+    return stray, several
 
 
 def _from_a_character_on(data):

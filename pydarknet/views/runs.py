@@ -36,9 +36,9 @@ class Run:
 
     @property
     def unit(self):
-        """What its text consists of: "byte" or "token", or "symbol" where the log does not say."""
+        """What a symbol of its text is: a "byte", a "token", or a "character", also where the log does not say."""
         unit = self.header.get("unit")
-        return unit if unit in ("byte", "token") else "symbol"
+        return unit if unit in ("byte", "token") else "character"
 
     def points(self, curve, axis):
         """[(x, bits)] of ``curve``, "training" or "held_out", over ``axis``, one of :data:`AXES`, by iteration."""
@@ -136,7 +136,7 @@ def curves(runs, axis):
 
 
 def unit_of(runs):
-    """What the texts of all ``runs`` consist of: "byte" or "token", or "symbol" where they differ."""
+    """What a symbol of the texts of all ``runs`` is, by :attr:`Run.unit`; "symbol" where they differ."""
     units = {run.unit for run in runs}
     return units.pop() if len(units) == 1 else "symbol"
 

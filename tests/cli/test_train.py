@@ -100,7 +100,7 @@ def test_json_log(here):
     records = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     head, *records = records
     assert (head["pydarknet"], head["seed"]) == (pydarknet.__version__, None) and head["characters_of_text"] == 2700
-    assert head["unit"] == "byte"
+    assert head["unit"] == "character"
     assert head["command"].startswith("pydarknet train tiny.cfg text.bin --log") and "[lstm]" in head["cfg"]
     assert datetime.fromisoformat(head["started"]).tzinfo and abs(records[-1]["time"] - time.time()) < 60
     usual = ["iteration", "loss", "avg_loss", "rate", "seconds", "characters", "epochs", "time"]
@@ -222,7 +222,7 @@ def test_the_report_names_the_best(here):
     assert re.findall(r"^held out: \d+\.\d{6}$", result.err, re.MULTILINE)[1:]
     found = re.fullmatch(
         r"Saved backup/tiny_final.weights\nBest on the held-out text: backup/tiny_best.weights, (\d\.\d{4}) "
-        r"bits per byte after iteration (\d+) \(tiny_final.weights: (\d\.\d{4})\)\n"
+        r"bits per character after iteration (\d+) \(tiny_final.weights: (\d\.\d{4})\)\n"
         r"Write text: pydarknet generate tiny.cfg backup/tiny_best.weights -len 500\n"
         r"Train on:   pydarknet train tiny.cfg text.bin --valid held.bin --valid-every 7 --resume --max-batches 32\n",
         result.out.decode(),

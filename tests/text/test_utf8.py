@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pydarknet.errors import InputError
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, bytes_per_character, is_utf8, state_behind
+from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, bytes_per_character, is_utf8, state_behind, unit_of
 
 
 def is_valid(data):
@@ -139,6 +139,7 @@ def test_whether_a_text_is_utf8(text, right, pieces):
         corpus = Corpus.from_symbols(data[cut:])
         for part in corpus.split(0.1, 5) if pieces > 1 else [corpus]:
             assert is_utf8(part) is right
+            assert unit_of(part) == ("byte" if right and text != "plain" else "character")
 
 
 @pytest.mark.parametrize("size", range(1200, 1220))
