@@ -1,5 +1,6 @@
 """Several processes do what one does: the same numbers, the same errors, and nothing left behind."""
 
+import multiprocessing
 import os
 import resource
 import shutil
@@ -256,8 +257,29 @@ def test_without_forks(tmp_path, monkeypatch):
     assert runs[0].loss == runs[1].loss
 
 
+def test_where_no_process_can_be_started_one_warning_is_given(tmp_path, monkeypatch):
+    """Later calls do not try again, and all is as with one process."""
+    tries = []
+
+    def refuse(self, *arguments, **options):
+        tries.append(arguments)
+        raise OSError(11, "Resource temporarily unavailable")
+
+    runs = []
+    for count in (1, 3):
+        with trainer_of(tmp_path, count, DROPOUT) as trainer:
+            monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", refuse)
+            warned = "cannot start a process .*: training goes on in one process"
+            with pytest.warns(UserWarning, match=warned) if count == 3 else nullcontext():
+                losses = [trainer.step().loss]
+            losses += [trainer.step().loss for _ in range(3)]
+            runs.append((losses, everything(trainer).tolist(), trainer.network.seen))
+    assert runs[0] == runs[1] and len(tries) == 1
+
+
 def test_an_error_in_a_worker(tmp_path):
     with trainer_of(tmp_path, 2) as trainer:
+        seen = trainer.network.seen
         call = trainer.network.train_call
         here = os.getpid()
 
@@ -269,6 +291,7 @@ def test_an_error_in_a_worker(tmp_path):
         trainer.network.train_call = fails_elsewhere
         with pytest.raises(TrainingError, match="in a process that shares the work: MemoryError: no more"):
             trainer.step()
+        assert trainer.network.seen == seen
 
 
 def test_nothing_is_left_running(tmp_path):
