@@ -250,8 +250,13 @@ def test_mistakes_are_a_line(tmp_path, monkeypatch, options, message):
 
 def test_the_shipped_network_follows_brackets_indentation_and_position():
     network = load_network(ROOT / "cfg/rnn.cfg", ROOT / "weights/rnn.weights", batch=1)
-    cells = read_cells(network, (ROOT / "pydarknet/text/stdlib.py").read_bytes())
+    cells = read_cells(network, (ROOT / "docs/look-example.txt").read_bytes())
     found = find_cells(cells.values, features_of(cells.characters))
+    rows = re.findall(r"^([a-z ]+?)  +(\d+) ([+-]\S+) ", (ROOT / "docs/look.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: (int(cell), float(r)) for name, cell, r in rows} == {
+        name: (best[0][0], pytest.approx(best[0][1], abs=0.006))
+        for name, best in found.items()  # written with two decimals
+    }
     assert all(abs(found[name][0][1]) > 0.5 for name in ("brackets", "indentation", "position"))
 
 
