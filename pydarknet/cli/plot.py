@@ -33,7 +33,7 @@ def plot(logs, over, output, follow):
 
     LOGS are files that `train --log` has written. Losses are in bits per character, of texts with longer characters per byte,
     of tokenized ones per token; the training loss is the average that Darknet prints. The chart is drawn in the terminal, in
-    colours unless NO_COLOR is set.
+    colours unless NO_COLOR is set; where there are several curves, each has a letter.
 
     Example: pydarknet plot run.jsonl other.jsonl --over time
     """
