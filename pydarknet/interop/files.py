@@ -2,6 +2,7 @@
 
 import os
 import warnings
+import zipfile
 
 from pydarknet.errors import InputError, WeightsError
 from pydarknet.interop.extras import need
@@ -31,7 +32,10 @@ def _read_pickled(path):
         raise InputError(
             f"{shown}: is a file of torch.save, which PyTorch alone can read: install 'pydarknet[torch]', or {advice}"
         ) from None
+    size = os.path.getsize(path)
     try:
+        if _unpacked_size(path) > size:  # a few kilobytes may stand for gigabytes; torch.save compresses nothing
+            raise ValueError("it is compressed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how old the file's pickle is
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -43,10 +47,28 @@ def _read_pickled(path):
         found = found if _is_state_dict(found, torch) else inner[0] if len(inner) == 1 else None
     if not isinstance(found, dict):
         raise WeightsError(f"{shown}: holds no state dict: {advice}")
+    for name, tensor in found.items():
+        if tensor.layout is not torch.strided or _is_special(tensor):
+            raise WeightsError(
+                f"{shown}: tensor {name} is sparse, nested, quantized, complex or without data: save it as plain numbers"
+            )
+    if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > 2 * size:  # tied ones have one place in it
+        raise WeightsError(f"{shown}: its tensors repeat a few numbers many times, as expand() does: {advice}")
     return {
-        name: tensor.detach().double().numpy() if tensor.is_floating_point() else tensor.numpy()
+        name: tensor.detach().double().resolve_neg().numpy() if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in found.items()
     }
+
+
+def _unpacked_size(path):
+    if not zipfile.is_zipfile(path):
+        return 0
+    with zipfile.ZipFile(path) as file:
+        return sum(member.file_size for member in file.infolist())
+
+
+def _is_special(tensor):
+    return tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.is_complex()
 
 
 def _is_state_dict(found, torch):

@@ -18,7 +18,7 @@ from pydarknet.interop.tensors import take
 from pydarknet.network import Network
 from pydarknet.system.files import show
 
-CELL = re.compile(r"(?P<module>.*?)\.?(?P<kind>weight|bias)_(?P<side>ih|hh|hr)(_l(?P<layer>\d+))?(?P<reverse>_reverse)?")
+CELL = re.compile(r"(?P<module>.*?)\.?(?P<kind>weight|bias)_(?P<side>ih|hh|hr)(_l(?P<layer>\d{1,9}))?(?P<reverse>_reverse)?")
 EMBEDDING = re.compile(r"emb|encoder|wte|lookup", re.IGNORECASE)  # what people call one
 
 CFG = """\
@@ -63,8 +63,9 @@ class _Reading:
                 f"it reads {symbols} symbols and writes {len(head['weight'])}; a Darknet network has as many of both"
             )
         if embedding is not None:
-            product = cells[0]["weight_ih"].astype(np.float64) @ embedding.astype(np.float64).T
-            cells[0]["weight_ih"] = product.astype(np.float32)
+            with np.errstate(over="ignore"):  # take() tells what is infinite
+                product = cells[0]["weight_ih"].astype(np.float64) @ embedding.astype(np.float64).T
+                cells[0]["weight_ih"] = product.astype(np.float32)
         sizes = [cell["weight_hh"].shape[1] for cell in cells]
         sections = [CFG.format(name=self.shown, inputs=symbols), *(f"[lstm]\noutput={size}\n" for size in sizes)]
         text = "\n".join([*sections, f"[connected]\noutput={symbols}\nactivation=linear\n", "[softmax]\n"])
@@ -170,4 +171,4 @@ class _Reading:
 
 
 def _numbers(name):
-    return [int(number) for number in re.findall(r"\d+", name)]
+    return [float(number) for number in re.findall(r"\d+", name)]  # unlike int() it takes any number of digits

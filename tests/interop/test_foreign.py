@@ -3,6 +3,7 @@
 import io
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,55 @@ def named(**modules):
 )
 def test_what_no_darknet_network_computes(modules, message):
     refused(message, named(**modules))
+
+
+SPECIAL = {
+    "sparse": lambda x: x.to_sparse(),
+    "csr": lambda x: x.to_sparse_csr(),
+    "meta": lambda x: x.to("meta"),
+    "quantized": lambda x: torch.quantize_per_tensor(x, 1.0, 0, torch.qint8),
+    "complex": lambda x: x.to(torch.complex64),
+    "conjugated": lambda x: x.to(torch.complex64).conj(),
+    "nested": lambda x: torch.nested.nested_tensor([x[0], x[1, :2]]),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of PyTorch, of what it will no longer have one day
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_tensors_that_are_no_arrays_are_named(kind):
+    state = Model().state_dict()
+    torch.save({**state, "fc.weight": SPECIAL[kind](state["fc.weight"])}, "m.pt")
+    refused("m.pt: tensor fc.weight is sparse, nested, quantized, complex or without data", model="m.pt")
+
+
+@pytest.mark.parametrize("shape", [(1000, 1000), (10**6, 10**7)])
+def test_a_tensor_that_repeats_a_number_without_end(shape):
+    torch.save({**Model().state_dict(), "fc.weight": torch.zeros(1).expand(shape)}, "m.pt")
+    refused("m.pt: its tensors repeat a few numbers many times, as expand() does", model="m.pt")
+
+
+def test_a_file_that_is_compressed():
+    torch.save({**Model().state_dict(), "fc.weight": torch.zeros(1000, 1000)}, "plain.pt")
+    with zipfile.ZipFile("plain.pt") as plain, zipfile.ZipFile("m.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    refused("m.pt: can't be read as tensors alone (it is compressed)", model="m.pt")
+
+
+def test_names_with_numbers_of_any_length():
+    digits = 5000 * "9"
+    state = {name.replace("_l0", f"_l{digits}"): array for name, array in Model().state_dict().items()}
+    safetensors.save_file(state, "m.safetensors")
+    refused("holds no torch.nn.LSTM")
+    state = {name.replace("lstm", f"lstm{digits}"): array for name, array in Model().state_dict().items()}
+    safetensors.save_file(state, "m.safetensors")
+    imported()
+
+
+def test_a_product_that_is_too_large_is_told_once():
+    state = Model(embedding=E).state_dict()
+    safetensors.save_file({name: torch.full_like(array, 1e38) for name, array in state.items()}, "m.safetensors")
+    refused("holds numbers that are not finite")
 
 
 def test_pickles():
