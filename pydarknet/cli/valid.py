@@ -177,7 +177,7 @@ def _size(file):
 
 def _print_lines(lines, every, characters, words, nats):
     if every:
-        due = characters % every == 0
+        due = characters % min(every, 2**63 - 1) == 0  # NumPy's numbers go no further, and no text either
         sys.stdout.writelines(lines(characters[due], words[due], nats[due]))
 
 

@@ -65,6 +65,7 @@ def test_every_prints_the_lines_between(network):
     close(done("valid", cfg, weights, "--every", 100, stdin=TEXT).decode(), "\n".join(every_line[99::100] + every_line[-1:]))
     assert len(every_line) % 6 == 0, "the last line is to be printed once only"
     close(done("valid", cfg, weights, "--every", 6, stdin=TEXT).decode(), "\n".join(every_line[5::6]))
+    close(done("valid", cfg, weights, "--every", 10**30, stdin=TEXT).decode(), every_line[-1])
 
 
 def test_the_lines_are_darknets():
