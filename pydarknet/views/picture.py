@@ -31,11 +31,11 @@ def picture(path, drawn, label, unit):
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for number, (name, points) in enumerate(drawn):
-        axes.plot(*zip(*points), label=name, color=COLOURS[number % len(COLOURS)])
+    lines = [axes.plot(*zip(*points), color=COLOURS[number % len(COLOURS)])[0] for number, (_, points) in enumerate(drawn)]
     axes.set(xlabel=label, ylabel=f"bits per {unit}")
     axes.grid(alpha=0.3)
-    axes.legend()
+    for text, (name, _) in zip(axes.legend(lines, ["?"] * len(lines)).get_texts(), drawn):
+        text.set(text=name, parse_math=False)  # a $ would begin a formula, and a label with _ in front be left out
     data = io.BytesIO()
     figure.savefig(data, format=os.path.splitext(os.fsdecode(path))[1][1:].lower(), dpi=144)
     return data.getvalue()

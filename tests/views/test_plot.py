@@ -133,6 +133,16 @@ def test_pictures(tmp_path, suffix, start):
     assert (tmp_path / f"p.{suffix}").read_bytes().startswith(start)
 
 
+@pytest.mark.parametrize("name", ["$\\frac{$.jsonl", "a$b$c.jsonl", "_x.jsonl"])
+def test_the_name_of_a_log_is_no_formula(tmp_path, monkeypatch, name):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra `plot`)")
+    monkeypatch.chdir(tmp_path)
+    logs = write(tmp_path / "a.jsonl", PLAIN), write(tmp_path / name, PLAIN)
+    result = run("plot", logs[0].name, name, "-o", "p.svg")
+    assert (result.code, result.err) == (0, ""), result
+    assert f"<!-- {name}, training -->" in (tmp_path / "p.svg").read_text()
+
+
 def test_report(tmp_path):
     log = write(
         tmp_path / "a<b",
