@@ -2,7 +2,7 @@
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from pydarknet.cli.streams import tell
 
@@ -13,7 +13,7 @@ def started_by_mpirun():
     """(rank, size) as the environment of mpirun tells; (0, 1) without one."""
     for name in STARTED:
         rank, size = (os.environ.get(f"{name}_{what}", "") for what in ("RANK", "SIZE"))
-        if rank.isdigit() and size.isdigit():
+        with suppress(ValueError):  # there are no such variables, or they are somebody else's
             return int(rank), int(size)
     return 0, 1
 

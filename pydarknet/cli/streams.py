@@ -29,12 +29,20 @@ def prepare_streams():
         if getattr(sys, name) is None:
             # The lowest number that is free is the closed stream's own.
             setattr(sys, name, _text_stream(os.open(os.devnull, flags), mode))
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "surrogateescape")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        with suppress(io.UnsupportedOperation):  # our caller has read from it: it stays as it is
-            sys.stdin.reconfigure(errors="surrogateescape")
+            with suppress(io.UnsupportedOperation):  # our caller has read from it: it stays as it is
+                stream.reconfigure(encoding=_usable(stream.encoding), errors=errors)
+
+
+def _usable(encoding):
+    """``encoding``, or UTF-8 in the place of one that has no escapes, such as that of ``PYTHONIOENCODING=idna``."""
+    try:
+        "ä".encode(encoding, "backslashreplace")
+        b"a".decode(encoding, "backslashreplace")
+    except UnicodeError:
+        return "utf-8"
+    return encoding
 
 
 def _text_stream(descriptor, mode):

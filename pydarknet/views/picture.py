@@ -18,6 +18,8 @@ def check_picture(path):
         import matplotlib  # noqa: F401 (whether it is there)
     except ImportError:
         raise InputError("a picture needs matplotlib: pip install matplotlib, or leave it out") from None
+    except Exception as error:  # of many types, for what the user's settings of matplotlib say
+        raise InputError(f"matplotlib does not start: {error}: mend MPLBACKEND or its matplotlibrc") from None
 
 
 def picture(path, drawn, label, unit):

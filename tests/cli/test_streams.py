@@ -212,6 +212,12 @@ def test_names_that_the_encoding_has_no_room_for(folder, command):
         assert result.returncode == 1 and b"net.weights" in result.stderr, result
 
 
+def test_an_encoding_without_escapes_becomes_utf_8(folder):
+    assert b"Floating Point Operations: " in shell(folder, "ops tiny.cfg", PYTHONIOENCODING="idna").stdout
+    result = shell(folder, "ops ä.cfg", PYTHONIOENCODING="idna")
+    assert result.stderr.decode().startswith("pydarknet: ä.cfg: cannot be read") and result.stderr.count(b"\n") == 1
+
+
 def test_python_warnings_are_lines_even_where_they_are_made_errors(folder):
     (folder / "short.bin").write_bytes(b"\1\2\3")
     for arguments in ("", "--processes 2"):

@@ -346,6 +346,12 @@ def test_mpirun_without_mpi(folder, monkeypatch, name):
     assert run(*words("--max-batches", 1)).code == 0
 
 
+@pytest.mark.parametrize("rank", ["²", "x", "", 5000 * "9"])
+def test_variables_that_are_none_of_mpirun(folder, monkeypatch, rank):
+    monkeypatch.setenv("PMI_SIZE", "3"), monkeypatch.setenv("PMI_RANK", rank)
+    assert run(*words("--max-batches", 1)).code == 0
+
+
 def test_without_mpi4py(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     result = run(*words("--mpi"))

@@ -4,10 +4,12 @@ import json
 import math
 import os
 import re
+import subprocess
 import time
 
 import pytest
 from command_line import done, run
+from runs import command, environment
 
 from pydarknet.views.chart import braille, svg, ticks, whole_ticks
 from pydarknet.views.run_page import stages
@@ -141,6 +143,14 @@ def test_the_name_of_a_log_is_no_formula(tmp_path, monkeypatch, name):
     result = run("plot", logs[0].name, name, "-o", "p.svg")
     assert (result.code, result.err) == (0, ""), result
     assert f"<!-- {name}, training -->" in (tmp_path / "p.svg").read_text()
+
+
+def test_a_matplotlib_that_does_not_start_is_told(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra `plot`)")
+    words = command("plot", write(tmp_path / "a", PLAIN), "-o", tmp_path / "p.svg")
+    result = subprocess.run(words, env={**environment(), "MPLBACKEND": "bogus"}, capture_output=True, text=True)
+    assert result.returncode == 1 and result.stderr.startswith("pydarknet: matplotlib does not start: ")
+    assert result.stderr.endswith(": mend MPLBACKEND or its matplotlibrc\n") and result.stderr.count("\n") == 1
 
 
 def test_report(tmp_path):
