@@ -6,8 +6,9 @@ from pydarknet import weight_tools
 from pydarknet.cli.commands import command
 from pydarknet.cli.options import DIALECTS, PATH, cfg_argument, dialect_option, weights_argument
 from pydarknet.darknet.dialect import Dialect
+from pydarknet.errors import WeightsError
 from pydarknet.network import load_network
-from pydarknet.system.files import check_output
+from pydarknet.system.files import check_output, check_writable, reported
 
 out_argument = click.argument("out", type=PATH)
 
@@ -78,6 +79,8 @@ def denormalize(cfg, weights, out, cfg_out, dialect):
     """
     if cfg_out is not None:
         check_output(cfg_out, [cfg, weights, out])
+        with reported(WeightsError, cfg_out, "cannot write the cfg"):
+            check_writable(cfg_out)
     network = _load(cfg, weights, dialect, out)
     weight_tools.denormalized(network).save_weights(out)
     if cfg_out is not None:

@@ -10,7 +10,7 @@ from pydarknet.darknet.weights import write_weights
 from pydarknet.errors import CfgWarning, PydarknetError, WeightsError
 from pydarknet.interop.tensors import take
 from pydarknet.network import Network
-from pydarknet.system.files import open_regular, reported, show, write_atomically
+from pydarknet.system.files import check_writable, open_regular, reported, show, write_atomically
 
 
 class Imported(NamedTuple):
@@ -21,12 +21,14 @@ class Imported(NamedTuple):
     version: tuple[int, int, int]
 
     def write(self, cfg_path, weights_path):
-        """Write both files of Darknet's, each atomically. Raises WeightsError."""
+        """Write both files of Darknet's, each atomically, or neither if one can't be written. Raises WeightsError."""
         with reported(WeightsError, cfg_path, "cannot write the cfg"):
-            write_atomically(cfg_path, [self.cfg.encode()])
+            check_writable(cfg_path)
         for layer in self.network.layers:
             layer.dontsave = False  # the file is what the cfg reads
         write_weights(self.network.layers, weights_path, self.network.seen, self.network.dialect, self.version)
+        with reported(WeightsError, cfg_path, "cannot write the cfg"):
+            write_atomically(cfg_path, [self.cfg.encode()])
 
 
 def metadata(network, version=None):

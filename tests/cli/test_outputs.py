@@ -98,3 +98,16 @@ def test_no_output_is_the_recipe_that_is_read_by_its_name(folder, command, monke
         result = run(command, *("recipes/net.cfg" if word == output else word for word in words.split()))
         assert result.code == 1 and result.err.count("\n") == 1 and "recipes/net.cfg: " in result.err, result
         assert files(folder) == before
+
+
+@pytest.mark.parametrize("command", ["denormalize", "import"])
+@pytest.mark.parametrize("output", ["out.cfg", "out.weights"])
+def test_of_two_outputs_none_is_written_where_one_cannot_be(folder, command, output):
+    words = LINES[command][0]
+    if command == "import":
+        pytest.importorskip("safetensors", reason="needs safetensors: pip install '.[safetensors]'")
+        run("export", "net.cfg", "net.weights", "model.safetensors", "--overwrite")
+    before = files(folder)
+    result = run(command, *words.replace(output, f"missing/{output}").split())
+    assert result.code == 1 and result.err.startswith(f"pydarknet: missing/{output}: cannot ")
+    assert files(folder) == before
