@@ -5,10 +5,11 @@ import click
 from pydarknet import weight_tools
 from pydarknet.cli.commands import command
 from pydarknet.cli.options import DIALECTS, PATH, cfg_argument, dialect_option, weights_argument
+from pydarknet.cli.streams import tell
 from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import WeightsError
 from pydarknet.network import load_network
-from pydarknet.system.files import check_output, check_writable, reported
+from pydarknet.system.files import check_output, check_writable, reported, show
 
 out_argument = click.argument("out", type=PATH)
 
@@ -40,6 +41,7 @@ def average(cfg, out, weights, dialect):
     network = _load(cfg, weights[0], dialect, out)
     weight_tools.average(network, weights, dialect)
     network.save_weights(out)
+    click.echo(f"Saved {show(out)}")
 
 
 @command()
@@ -58,7 +60,9 @@ def convert(cfg, weights, out, target, dialect):
     """
     network = _load(cfg, weights, dialect, out)
     for sentence in weight_tools.convert(network, out, Dialect(target)):
-        click.echo(f"pydarknet: warning: {sentence}", err=True)
+        tell(f"warning: {sentence}")
+    same = f": a copy, as {show(weights)} is of {target} already" if target == network.dialect.value else ""
+    click.echo(f"Saved {show(out)}{same}")
 
 
 @command()
@@ -85,6 +89,7 @@ def denormalize(cfg, weights, out, cfg_out, dialect):
     weight_tools.denormalized(network).save_weights(out)
     if cfg_out is not None:
         weight_tools.write_denormalized_cfg(network, cfg_out)
+    click.echo(f"Saved {show(out)}{f' and {show(cfg_out)}' if cfg_out else ''}")
 
 
 @command()
@@ -103,6 +108,7 @@ def partial(cfg, weights, out, count, dialect):
     """
     network = _load(cfg, weights, dialect, out)
     weight_tools.write_partial(network, out, count)
+    click.echo(f"Saved {show(out)}")
 
 
 @command()

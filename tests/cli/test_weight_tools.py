@@ -19,7 +19,7 @@ def bits(cfg, weights):
 def test_average(tmp_path):
     cfg, one, first = make_network(tmp_path, name="one", seen=3)
     _, two, second = make_network(tmp_path, name="two", srand=2, seen=4)
-    assert done("average", cfg, tmp_path / "mean.weights", one, two) == b""
+    assert done("average", cfg, tmp_path / "mean.weights", one, two).decode() == f"Saved {tmp_path / 'mean.weights'}\n"
     mean = load_network(cfg, tmp_path / "mean.weights")
     assert mean.seen == 3
     np.testing.assert_allclose(
@@ -34,7 +34,8 @@ def test_average(tmp_path):
 def test_denormalize_then_valid(tmp_path, layer, dialect):
     options = "batch_normalize=1" + "\nhidden=5" * (layer == "rnn")
     cfg, weights, _ = make_network(tmp_path, layer, options, scale=0.5, dialect=dialect)
-    assert done("denormalize", cfg, weights, tmp_path / "plain.weights", "--cfg-out", tmp_path / "plain.cfg") == b""
+    out = done("denormalize", cfg, weights, tmp_path / "plain.weights", "--cfg-out", tmp_path / "plain.cfg").decode()
+    assert out == f"Saved {tmp_path / 'plain.weights'} and {tmp_path / 'plain.cfg'}\n"
     assert bits(tmp_path / "plain.cfg", tmp_path / "plain.weights") == pytest.approx(bits(cfg, weights), abs=1e-5)
     result = run("valid", cfg, tmp_path / "plain.weights", stdin=TEXT)
     assert result.code == 1 and "too short" in result.err  # it is for the other cfg
@@ -42,7 +43,7 @@ def test_denormalize_then_valid(tmp_path, layer, dialect):
 
 def test_partial(tmp_path):
     cfg, weights, _ = make_network(tmp_path)
-    done("partial", cfg, weights, tmp_path / "part.weights", 1)
+    assert done("partial", cfg, weights, tmp_path / "part.weights", 1).decode() == f"Saved {tmp_path / 'part.weights'}\n"
     part = (tmp_path / "part.weights").read_bytes()
     assert part[20:] == weights.read_bytes()[20 : len(part)] and part[12:20] == bytes(8)
     result = run("partial", cfg, weights, tmp_path / "part.weights", 9)
@@ -52,13 +53,15 @@ def test_partial(tmp_path):
 def test_convert_there_and_back(tmp_path):
     cfg, weights, _ = make_network(tmp_path, "gru", "tanh=1")
     result = run("convert", cfg, weights, tmp_path / "there.weights", "--to", "alexeyab")
-    assert result.code == 0 and result.out == b""
+    assert result.code == 0 and result.out.startswith(b"Saved ")
     assert result.err == (
         "pydarknet: warning: layer 0 [gru]: tanh=1 is ignored by alexeyab, whose candidate is always "
         "logistic: the outputs change\n"
     )
     assert run("convert", cfg, tmp_path / "there.weights", tmp_path / "back.weights", "--to", "pjreddie").code == 0
     assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
+    out = done("convert", cfg, weights, tmp_path / "same.weights", "--to", "pjreddie").decode()
+    assert out == f"Saved {tmp_path / 'same.weights'}: a copy, as {weights} is of pjreddie already\n"
 
 
 def test_convert_takes_a_dialect_that_the_header_does_not_tell(tmp_path):
@@ -129,7 +132,7 @@ def test_nothing_is_written_over_what_is_read(tmp_path, command, monkeypatch):
 
 def test_weights_that_were_not_read_are_not_written(tmp_path):
     cfg, weights, network = make_network(tmp_path)
-    done("partial", cfg, weights, tmp_path / "part.weights", 1)
+    assert done("partial", cfg, weights, tmp_path / "part.weights", 1).decode() == f"Saved {tmp_path / 'part.weights'}\n"
     cfg.write_text(cfg.read_text().replace("[connected]", "[connected]\ndontload=1"))
     for command in (
         "convert CFG PART OUT --to alexeyab",
