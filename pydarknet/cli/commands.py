@@ -47,6 +47,14 @@ class Command(click.Command):
     def parse_args(self, ctx, args):
         return super().parse_args(ctx, spelled(self, ctx, args))
 
+    def invoke(self, ctx):
+        if self.name == "train":  # which has signals of its own
+            return super().invoke(ctx)
+        from pydarknet.cli.signals import ended_by_signals  # --help waits for no multiprocessing
+
+        with ended_by_signals():
+            return super().invoke(ctx)
+
     def shell_complete(self, ctx, incomplete):
         if re.match("-(?!-)", incomplete):
             names = names_of_options(self, ctx)

@@ -1,4 +1,7 @@
-"""Signals that stop a training run: it ends between two iterations, saved, however long whoever reads its output sleeps."""
+"""Signals that end a command, and those that stop a training run.
+
+A run ends between two iterations, saved, however long whoever reads its output sleeps.
+"""
 
 import multiprocessing
 import os
@@ -9,9 +12,38 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from pydarknet.cli.streams import tell
+
 STOP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 PATIENCE = 0.5  # seconds for what is to be written, once a signal has come; if it moves no further, the run ends without it
 AT_MOST = 3.0  # seconds, if nothing tells whether it moves
+
+
+class _Ended(SystemExit):
+    pass
+
+
+@contextmanager
+def ended_by_signals():
+    """While it lasts, SIGTERM and SIGHUP end the command as Ctrl-C does: what it has begun is cleaned up.
+
+    A signal that the process was started to ignore stays ignored.
+    """
+
+    def end(number, frame):
+        raise _Ended(128 + number)
+
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
+    except _Ended:
+        tell("interrupted")
+        raise
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class StopSignals:

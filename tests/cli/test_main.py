@@ -57,6 +57,23 @@ def test_a_line_that_cannot_be_understood_is_exit_code_2(arguments):
     assert (result.code, result.out) == (2, b"") and "Usage: pydarknet" in result.err, result
 
 
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_command_that_a_signal_ends_leaves_nothing_half_written(tmp_path, number, code):
+    cfg, weights, _ = make_network(tmp_path)
+    words = "valid", cfg, weights, "--per-character", tmp_path / "each.txt"
+    process = start(*words, stdin=subprocess.PIPE)
+    process.stdin.write("text" * 5000)
+    process.stdin.flush()
+    until = time.monotonic() + 30
+    while not [*tmp_path.glob(".pydarknet-*")] and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.strip()) == (code, "pydarknet: interrupted")
+    assert {*tmp_path.iterdir()} == {cfg, weights}
+
+
 def test_an_error_is_one_line_and_exit_code_1(tmp_path):
     result = run("generate", tmp_path / "none.cfg", "none.weights")
     assert result.code == 1 and result.out == b""
