@@ -40,10 +40,10 @@ def check_output(out, inputs):
 
     A command never writes over what it reads. Links of both kinds are seen through.
     """
-    shown, place = show(out), os.path.realpath(out)
+    shown, place = show(out), _place(out)
     for path in inputs:
         both_there = os.path.exists(out) and os.path.exists(path)
-        if place == os.path.realpath(path) or (both_there and os.path.samefile(out, path)):
+        if place == _place(path) or (both_there and os.path.samefile(out, path)):
             raise InputError(f"{shown}: the output is another file of the same command: give it another name")
         if both_there and _lies_in(out, path):
             raise InputError(f"{shown}: the output is a file of the folder {show(path)}, which is read: give it another name")
@@ -52,8 +52,14 @@ def check_output(out, inputs):
             raise InputError(f"{shown}: the output is standard input: give it another name")
 
 
+def _place(path):
+    """Where a path leads in the end. Raises InputError where it can't be told: the current folder has been deleted."""
+    with reported(InputError, path, "cannot be found", ": is the current folder still there?"):
+        return os.path.realpath(path)
+
+
 def _lies_in(path, folder):
-    inside, whole = (os.path.join(os.path.realpath(each), "") for each in (path, folder))
+    inside, whole = (os.path.join(_place(each), "") for each in (path, folder))
     return os.path.isdir(folder) and inside.startswith(whole)
 
 

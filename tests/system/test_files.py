@@ -10,7 +10,16 @@ from command_line import make_network
 
 from pydarknet.errors import InputError, TextError
 from pydarknet.system import files
-from pydarknet.system.files import check_output, check_writable, free_name, open_regular, reported, show, write_atomically
+from pydarknet.system.files import (
+    check_output,
+    check_outside,
+    check_writable,
+    free_name,
+    open_regular,
+    reported,
+    show,
+    write_atomically,
+)
 
 
 def test_a_tool_does_not_write_over_what_it_reads(tmp_path):
@@ -21,6 +30,16 @@ def test_a_tool_does_not_write_over_what_it_reads(tmp_path):
     for out in (weights, cfg, tmp_path / "link.weights", tmp_path / "hard.weights", tmp_path / "." / "net.weights"):
         with pytest.raises(InputError, match="the output is another file of the same command"):
             check_output(out, [cfg, weights])
+
+
+def test_an_output_in_a_current_folder_that_has_been_deleted(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = "^x: cannot be found: No such file or directory: is the current folder still there\\?$"
+    for check in (lambda: check_output("x", ["/y"]), lambda: check_output("/y", ["x"]), lambda: check_outside("x", [tmp_path])):
+        with pytest.raises(InputError, match=said):
+            check()
 
 
 def test_an_output_in_a_folder_that_is_read(tmp_path):
