@@ -26,6 +26,7 @@ DEFAULT_TEMPERATURE = 0.7
 COLD = 0.5  # below this temperature what the mask of UTF-8 leaves may be 0 in float32, if a forbidden byte is likelier
 LITTLE = 0.1  # of p left by the mask of UTF-8: it is renormalised before the cut-off then, not only after it
 WINDOW = 64  # symbols that count as a repetition
+MOST = 1e30  # times that a repetition becomes likelier: the sum of all p must stay finite in float32
 OVERFLOW = (
     "the network's output is not a finite number: its weights overflow, as after a training that "
     "diverged, or (with batch_normalize) one of too few iterations to measure the statistics"
@@ -144,7 +145,7 @@ class _Text:
         self.rule, self.left = rule, length
         self._state = utf_8.state_behind(seed) if rule.utf8 else utf_8.START
         self._least = least
-        self._factor = 1 / rule.repetition_penalty if rule.repetition_penalty else None
+        self._factor = min(1 / rule.repetition_penalty, MOST) if rule.repetition_penalty else None
         if self._factor:
             self._factors, self._counts = np.ones(symbols, np.float32), [0] * symbols
             self._recent: deque[int] = deque()

@@ -267,6 +267,13 @@ def test_extreme_temperatures(tmp_path, temperature):
     assert (text == written(cfg, weights, "-temp", 0, "-len", 50)) is temperature.startswith("1e-")
 
 
+@pytest.mark.parametrize("penalty", ["1e-320", "1e-38", "1e300"])
+def test_extreme_penalties(tmp_path, penalty):
+    cfg, weights, _ = make_network(tmp_path)
+    text = written(cfg, weights, "--repetition-penalty", penalty, "-len", 50)
+    assert len(text.decode()) == 53 and (set(text) == set(b"ab\n")) is penalty.startswith("1e-")
+
+
 def test_the_seed_from_a_file_or_standard_input(tmp_path):
     cfg, weights, _ = make_network(tmp_path)
     seed = "ein Anfang\nmit Zeile\n"
