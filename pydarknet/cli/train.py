@@ -26,6 +26,7 @@ from pydarknet.cli.run import follow, run_and_tell, tell_what_next
 from pydarknet.cli.signals import StopSignals
 from pydarknet.cli.streams import tell
 from pydarknet.cli.tensorboard import TensorBoard
+from pydarknet.darknet.recipes import cfg_path
 from pydarknet.darknet.weights import read_header
 from pydarknet.errors import TrainingError
 from pydarknet.network import load_network
@@ -255,7 +256,7 @@ def train(
             if as_bytes and not quiet and ranks.first:
                 tell(f"{corpus.title}: not UTF-8: the network learns its bytes, and `generate --bytes` writes them")
             recipe, made = None, str(Path(folder) / f"{base}.cfg")
-            inputs = [*([cfg] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
+            inputs = [*([cfg_path(cfg)] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
             if ranks.first:
                 read = [*paths, *([valid_file] if valid_file else [])]
                 _check_outputs(log_file, plot_file, tensorboard, folder, [*inputs, start] if start else inputs, read)

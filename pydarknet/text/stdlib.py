@@ -50,7 +50,9 @@ def build(output, max_bytes=None, overwrite=False, library=None):
     """
     output, library = Path(os.fsdecode(output)), Path(library or sysconfig.get_path("stdlib"))
     with reported(TextError, output, "cannot write this text"):
-        if output.exists() and not (output.is_file() and (overwrite or is_ours(output))):
+        if output.exists() and not output.is_file():
+            raise TextError(f"{show(output)}: is no regular file: give another name")
+        if output.exists() and not (overwrite or is_ours(output)):
             raise TextError(f"{show(output)}: already exists, and this command did not make it; --overwrite replaces it")
     files = source_files(library)
     if not files:

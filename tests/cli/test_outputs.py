@@ -100,6 +100,18 @@ def test_no_output_is_the_recipe_that_is_read_by_its_name(folder, command, monke
         assert files(folder) == before
 
 
+def test_no_backup_replaces_the_recipe_that_is_read_by_its_name(folder, monkeypatch):
+    recipe = folder / "recipes" / "net.cfg"
+    recipe.parent.mkdir()
+    (folder / "tiny.cfg").rename(recipe)
+    monkeypatch.setattr(recipes, "FOLDERS", (recipe.parent,))
+    (folder / "net.cfg").unlink()
+    before = recipe.read_bytes()
+    words = ("--set", "net.max_batches=1", "--backup", "recipes", "--overwrite")
+    result = run("train", "net.cfg", "text.bin", *words)
+    assert result.code == 1 and "recipes/net.cfg: " in result.err and recipe.read_bytes() == before, result
+
+
 @pytest.mark.parametrize("command", ["denormalize", "import"])
 @pytest.mark.parametrize("output", ["out.cfg", "out.weights"])
 def test_of_two_outputs_none_is_written_where_one_cannot_be(folder, command, output):

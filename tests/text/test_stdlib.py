@@ -46,6 +46,8 @@ def test_no_other_file_is_replaced(tmp_path):
     result = run("corpus", "stdlib", mine)
     assert result.code == 1 and "mine.txt: already exists, and this command did not make it" in result.err
     assert mine.read_bytes() == b"a novel"
+    result = run("corpus", "stdlib", tmp_path, "--overwrite")
+    assert result.code == 1 and f"{tmp_path}: is no regular file: give another name" in result.err
     assert run("corpus", "stdlib", tmp_path, "--overwrite").code == 1
     assert run("corpus", "stdlib", mine, "--overwrite", "--max-bytes", 5000).code == 0
     assert mine.stat().st_size == 5000
