@@ -6,9 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from command_line import make_network, run
+from runs import heard_signals
 
 from pydarknet.cli.compose import proposals
 from pydarknet.errors import InputError
@@ -163,7 +165,9 @@ def test_in_a_terminal_without_prompt_toolkit(here, end, code):
     master, slave = pty.openpty()
     words = [sys.executable, "-m", "pydarknet", "compose", "net.cfg", "net.weights", "-srand", "1", "-len", "20"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), *sys.path]), "TERM": "dumb"}
-    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, cwd=here, env=environment)
+    process = subprocess.Popen(
+        words, stdin=slave, stdout=slave, stderr=slave, cwd=here, env=environment, preexec_fn=heard_signals
+    )
     os.close(slave)
     shown = b""
     try:
@@ -172,8 +176,12 @@ def test_in_a_terminal_without_prompt_toolkit(here, end, code):
                 shown += os.read(master, 4096)
             if typed:
                 os.write(master, typed)
-            else:
+            while (
+                not typed and process.poll() is None
+            ):  # one that comes just before Python reads is not heard until it has read
                 process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(2)
             shown += b"|"
         while block := os.read(master, 4096):
             shown += block
