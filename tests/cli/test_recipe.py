@@ -16,16 +16,7 @@ from pydarknet.cli.commands import to_copy
 from pydarknet.training import recipe as recipes
 from pydarknet.training.backups import base_of_text
 from pydarknet.training.checkpoint import read_checkpoint
-from pydarknet.training.recipe import (
-    batch_of,
-    dropout,
-    expected_loss,
-    held_out_of,
-    learning_rate,
-    make_recipe,
-    measurements_every,
-    vocabulary,
-)
+from pydarknet.training.recipe import make_recipe
 
 SHORT = ("--set", "net.max_batches=20", "--processes", "1", "-srand", "1")
 
@@ -305,64 +296,3 @@ def test_mistakes(here, words, code, says):
     assert result.code == code and says in result.err, result
     assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
     assert "how fast" not in result.err, "it is told before the trials"
-
-
-# The rule
-
-
-def test_what_is_held_out():
-    assert [held_out_of(n) for n in (50, 20_000, 200_000, 400_000, 1_000_000, 10**8)] == [
-        (0.1, 1),
-        (0.1, 2),
-        (0.1, 5),
-        (0.05, 5),
-        (0.025, 5),
-        (0.001, 5),
-    ]
-
-
-def test_the_numbers_move_the_right_way():
-    assert learning_rate(64) > learning_rate(512) > 0
-    assert batch_of(1e5) == (16, 32) and batch_of(1e9) == (64, 64)
-    assert dropout(10**5, 0.3, 10**6) == (0, 0)
-    assert dropout(10**5, 3, 10**5)[0] < dropout(10**5, 10, 10**5)[0] < dropout(10**6, 1000, 10**5)[0] == 0.5
-    assert dropout(10**5, 3, 10**5)[1] < dropout(10**5, 10, 10**5)[1] < dropout(10**6, 1000, 10**5)[1] == 0.5
-    assert measurements_every(100_000, 8, 64) * 8 * 64 >= 100_000 / 3 / 0.03
-
-
-def test_ascii_needs_half_of_the_bytes():
-    assert vocabulary(Corpus.from_symbols(b"plain text")) == 128
-    assert vocabulary(Corpus.from_symbols("für".encode())) == 256
-    assert vocabulary(Corpus.from_symbols([3, 17, 5])) == 18
-
-
-def test_a_faster_machine_gets_a_larger_network(monkeypatch):
-    """The same seconds: at ten times the speed, more units, and not fewer characters."""
-    corpus = Corpus.from_symbols(text(2_000_000))
-
-    def of_speed(speed):
-        def tried(corpus, inputs, output, streams, seconds, trial, gradients, settings=()):
-            found = speed * 256 / output
-            return recipes._Tried(len(corpus), inputs, output, streams, found, int(found * seconds))
-
-        monkeypatch.setattr(recipes, "_try", tried)
-        return make_recipe(corpus, 1000, 300)
-
-    slow, fast = of_speed(5_000), of_speed(50_000)
-    assert slow.output < fast.output
-    assert slow.streams * slow.max_batches < fast.streams * fast.max_batches
-
-
-@pytest.mark.parametrize("speed", [300, 3_000, 30_000, 300_000, 3_000_000, 30_000_000])
-def test_a_few_sizes_are_tried_and_the_best_is_found(monkeypatch, speed):
-    corpus, asked = Corpus.from_symbols(text(2_000_000)), []
-
-    def tried(corpus, inputs, output, batch, seconds, trial, gradients, settings=()):
-        found = speed * (256 / output) ** 1.5  # a larger network does more multiplications a second
-        return recipes._Tried(len(corpus), inputs, output, batch, found, int(found * seconds))
-
-    monkeypatch.setattr(recipes, "_try", tried)
-    recipe = make_recipe(corpus, 1000, 300, trying=asked.append)
-    assert recipe.output == min(recipes.SIZES, key=lambda H: expected_loss(H, speed * (256 / H) ** 1.5 * 300, len(corpus)))
-    assert len(asked) <= 8 < len(recipes.SIZES)
-    assert "e+" not in recipe.why[2], "hundreds of passes are told as a plain number"
