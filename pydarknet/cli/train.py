@@ -238,9 +238,7 @@ def train(
             with ranks.together():
                 if ranks.first:
                     lock = stack.enter_context(lock_to_resume(folder, base))
-            warn = lambda message: tell(f"warning: {message}")  # noqa: E731
-            checkpoint = ranks.from_first(lambda: newest_checkpoint(folder, base, warn))
-            _check_dialect(checkpoint, dialect)
+            checkpoint = ranks.from_first(lambda: _checkpoint_to_resume(folder, base, dialect))
             if not quiet and ranks.first:
                 _tell_what_counts_no_longer(start, clear, minutes)
             start, clear = None, False
@@ -389,9 +387,11 @@ def _is_checkpoint(path):
     return path.endswith(".checkpoint") or is_kind(path, CHECKPOINT)
 
 
-def _check_dialect(checkpoint, dialect):
+def _checkpoint_to_resume(folder, base, dialect):
+    checkpoint = newest_checkpoint(folder, base, lambda message: tell(f"warning: {message}"))
     if dialect and dialect != (its := checkpoint.fact("dialect", str)):
-        raise click.UsageError(f"--dialect {dialect}: a checkpoint goes on as it was, and {show(checkpoint.path)} is of {its}")
+        raise checkpoint.error(f"goes on as it was, of {its}: leave --dialect {dialect} out")
+    return checkpoint
 
 
 def _tell_what_counts_no_longer(start, clear, minutes):

@@ -32,7 +32,7 @@ def open_store(paths, tokenized, in_memory):
     if tokenized:
         store = MemoryStore.of_parts(files, [read_token_file(path) for path in files])
     elif any(kind and kind.opener for kind in kinds):
-        store = MemoryStore.of_parts(files, [_bytes_of(path, kind) for path, kind in zip(files, kinds)])
+        store = MemoryStore.of_parts(files, _bytes_of_all(files, kinds))
     else:
         store = DiskStore(files)
         if store.size <= in_memory:
@@ -277,20 +277,29 @@ def _check_kind(path, kind, tokenized):
         raise TextError(f"{show(path)}: is {kind.name}, not a text: give the text that is in it")
 
 
-def _bytes_of(path, kind):
-    """The whole content of a file, unpacked if it is compressed, uint8. Raises TextError if it would fill the memory."""
+def _bytes_of_all(files, kinds):
+    """The whole content of each file, unpacked if it is compressed, uint8. Raises TextError if they would fill the memory."""
+    at_hand, parts, held = memory_at_hand(), [], 0
+    most = None if at_hand is None else at_hand // 2  # joined, they take as much again
+    for path, kind in zip(files, kinds):
+        parts.append(_bytes_of(path, kind, most, held))
+        held += len(parts[-1])
+    return parts
+
+
+def _bytes_of(path, kind, most, held):
     opener = kind.opener if kind and kind.opener else open
-    at_hand = memory_at_hand()
     data = bytearray()  # which grows in place
     with reported(TextError, path, CANNOT_READ, ADVICE):
         try:
             with opener(path, "rb") as file:
                 while block := file.read(UNPACKED):
                     data += block
-                    if at_hand is not None and len(data) > at_hand // 2:  # joined with other files it takes as much again
+                    if most is not None and held + len(data) > most:
+                        others = " with the files before it" * (held > 0)
                         raise TextError(
-                            f"{show(path)}: takes more than {at_hand // 2:,} bytes unpacked, too much for the memory: "
-                            "unpack it to a file, which is read piece by piece"
+                            f"{show(path)}: takes more than {most:,} bytes unpacked{others}, too much for the memory: "
+                            "unpack compressed texts to files, which are read piece by piece"
                         )
                 return np.frombuffer(data, np.uint8)
         except (EOFError, zlib.error, lzma.LZMAError) as error:

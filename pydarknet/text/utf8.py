@@ -67,17 +67,15 @@ def bytes_per_character(corpus):
 
 
 def unit_of(corpus):
-    """What a symbol of ``corpus`` is to a reader: a "token"; a "byte" of UTF-8 with longer characters; else a "character"."""
-    if corpus.unit != "byte":
-        return corpus.unit
-    stray, several = _stray_and_several(corpus)
-    return "byte" if several and stray <= several else "character"
+    """What a symbol of ``corpus`` is to a reader: a "token"; a "character" of ASCII; of any other text a "byte"."""
+    return "character" if corpus.unit == "byte" and not any(_stray_and_several(corpus)) else corpus.unit
 
 
 def is_utf8(corpus):
     """Whether ``corpus``, a text of bytes, is UTF-8, but for a stray byte here and there.
 
-    At the beginning of each of its stretches no more bytes belong to no character than there are characters of several bytes.
+    At the beginning of each of its stretches no more bytes belong to no character than there are characters of several bytes;
+    and not every fourth byte is NUL, as in UTF-16.
     """
     stray, several = _stray_and_several(corpus)
     return stray <= several
@@ -91,7 +89,8 @@ def _stray_and_several(corpus):
         characters = decoder.decode(_from_a_character_on(data)).encode("utf-32-le", "surrogatepass")
         found = np.frombuffer(characters, "<u4")
         escaped = int(np.count_nonzero((found >= 0xDC80) & (found <= 0xDCFF)))
-        stray, several = stray + escaped, several + int(np.count_nonzero(found > 0x7F)) - escaped
+        stray += len(data) if 4 * data.count(0) > len(data) else escaped
+        several += int(np.count_nonzero(found > 0x7F)) - escaped
     return stray, several
 
 

@@ -10,6 +10,7 @@ on, ``BASE.checkpoint.previous`` is the one before it. Each is written atomicall
 import errno
 import os
 import re
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -121,6 +122,15 @@ def _previous(path):
     return path.with_name(f"{path.name}.previous")
 
 
+def _stat(path):
+    """What tells the file at ``path`` from every other that may take its place; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class Backups:
     """The files of the run of ``trainer`` in ``folder``, which is made when it is missing; a context manager.
 
@@ -163,6 +173,7 @@ class Backups:
         except BaseException:
             self._lock.close()
             raise
+        self._stood = _stat(self.checkpoint)  # as this run has seen it last
 
     def __enter__(self):
         return self
@@ -232,13 +243,19 @@ class Backups:
         self.trainer.network.save_weights(path)
 
     def _keep_lock(self):
-        """If the folder has been taken away, make it and the lock again; what another run has saved there since is kept."""
+        """If the lock, or the folder with it, has been taken away, make both again; what another run has left since is kept."""
         if not self._lock.lost:
             return
         lock = _locked(self.folder, self.base)
         self._lock.close()
-        self._lock, self._resumed, self.saved = lock, False, None
-        self.kept = self._to_keep()
+        self._lock = lock
+        if _stat(self.checkpoint) != self._stood:
+            self._resumed, self.saved = False, None
+            self.kept = self._to_keep()
+            if self.kept:
+                names = ", ".join(show(path.name) for path in self.kept)
+                what = f"{show(self.folder)}: {names}: made by another run meanwhile, and kept under other names"
+                warnings.warn(what, stacklevel=2)
         self.begin()
 
     def _finite(self):
@@ -253,7 +270,7 @@ class Backups:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_checkpoint(_new(self.checkpoint), self.trainer.checkpoint(), mode_of=self.checkpoint)
         self._rename_new()
-        self.saved = self.trainer.iteration
+        self.saved, self._stood = self.trainer.iteration, _stat(self.checkpoint)
 
     def _take_up_new(self):
         name, readable = self._name_of_earlier(_new(self.checkpoint))

@@ -11,10 +11,13 @@ TICKS = 6  # spaces between them at most
 
 
 def bounds(curves):
-    """(least x, greatest x, least y, greatest y), never two alike."""
+    """(least x, greatest x, least y, greatest y), never two alike, nor as good as alike."""
     xs, ys = ([point[n] for _, points in curves for point in points] for n in (0, 1))
-    low, high = min(ys), max(ys)
-    return min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, low, high if high > low else low + 0.1
+    return *_apart(min(xs), max(xs), 1), *_apart(min(ys), max(ys), 0.1)
+
+
+def _apart(low, high, least):
+    return low, high if high - low > 1e-9 * max(1, abs(high)) else low + least * max(1, abs(low))
 
 
 def ticks(low, high, most):

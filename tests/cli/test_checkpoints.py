@@ -305,6 +305,39 @@ def test_a_folder_that_is_made_again_is_locked_again(here, monkeypatch):
     assert "another run is saving tiny.*" in refused[0]
 
 
+@pytest.mark.parametrize("number", [2, 5])  # before the first checkpoint, and after it
+def test_a_lock_that_is_taken_away_alone_is_made_again(here, monkeypatch, number):
+    """The files beside it are the run's own still, and keep their names."""
+    refused, step = [], Trainer.step
+    words = ("--max-batches", 7, "--save-every", 3, "--valid-fraction", 0.1, "--valid-every", 1)
+    train(*words)
+    whole = bytes_of(here)
+    shutil.rmtree(here)
+
+    def stepped(trainer):
+        if trainer.iteration + 1 == number:
+            (here / ".tiny.lock").unlink()
+        if trainer.iteration == 6:
+            monkeypatch.setattr(Trainer, "step", step)
+            refused.append(train("--max-batches", 2, code=1).err)
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", stepped)
+    result = train(*words)
+    assert bytes_of(here) == whole and "another run is saving tiny.*" in refused[0] and "meanwhile" not in result.err
+
+
+def test_a_resumed_run_does_not_call_its_own_files_anothers(here):
+    """Best weights that its checkpoint does not know of, as after a kill between two saves."""
+    train("--max-batches", 3, "--save-every", 3)
+    (here / "tiny_final.weights").rename(here / "tiny_best.weights")
+    result = train("--max-batches", 6, "--valid", "text.bin", "--resume")
+    told = (
+        "backup holds files that another run may have made, and that are kept then: tiny_best.weights as tiny_best.1.weights\n"
+    )
+    assert told in result.err
+
+
 def test_a_folder_that_another_run_has_made_again_is_left_to_it(here, monkeypatch):
     locks = []
 
@@ -319,7 +352,8 @@ def test_a_folder_that_another_run_has_made_again_is_left_to_it(here, monkeypatc
 
 def test_what_another_run_left_in_a_folder_that_was_taken_away_is_kept(here, monkeypatch):
     taking_the_folder_away_before_step(monkeypatch, 2, lambda: train("--max-batches", 3, "-srand", 2))
-    train("--max-batches", 6)
+    told = "warning: backup: tiny.checkpoint, tiny_final.weights: made by another run meanwhile, and kept under other names\n"
+    assert told in train("--max-batches", 6).err
     assert sorted(bytes_of(here)) == ["tiny.checkpoint", "tiny_3.checkpoint", "tiny_final.1.weights", "tiny_final.weights"]
 
 

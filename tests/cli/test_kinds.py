@@ -103,6 +103,9 @@ def test_a_compressed_text_that_would_fill_the_memory_is_refused(tmp_path, monke
         tracemalloc.stop()
     monkeypatch.setattr(stores, "memory_at_hand", lambda: 64 << 20)
     assert len(Corpus.open(path)) == 32 << 20
+    (tmp_path / "plain.txt").write_bytes(b"more")
+    with pytest.raises(TextError, match=f"text.{suffix}: takes more than 33,554,432 bytes unpacked with the files before it"):
+        Corpus.open([tmp_path / "plain.txt", path])
 
 
 @pytest.mark.parametrize(

@@ -589,8 +589,8 @@ def test_the_same_command_with_resume_goes_on(here):
     result = train(*words, "--max-batches", 4, "--backup", "new", "--resume")
     told = "pydarknet: old.weights and -clear count when a run begins, and this one goes on from its checkpoint\n"
     assert told in result.err and [line[0] for line in steps(result)] == [3, 4]
-    result = train(*words[:-1], "alexeyab", "--max-batches", 5, "--backup", "new", "--resume", code=2)
-    assert "--dialect alexeyab: a checkpoint goes on as it was, and new/tiny.checkpoint is of pjreddie" in result.err
+    result = train(*words[:-1], "alexeyab", "--max-batches", 5, "--backup", "new", "--resume", code=1)
+    assert "new/tiny.checkpoint: goes on as it was, of pjreddie: leave --dialect alexeyab out\n" in result.err
 
 
 def test_a_warm_up_that_never_ends(here):

@@ -130,6 +130,7 @@ def test_bytes_per_character(text, expected):
         (b"for 10 \xa4", False),
         ("ça coûte".encode("latin-1"), False),
         (b"\xff\xfeA\0" + "n".encode("utf-16-le") * 50, False),
+        ("plain".encode("utf-16-le"), False),
     ],
 )
 def test_whether_a_text_is_utf8(text, right, pieces):
@@ -139,7 +140,7 @@ def test_whether_a_text_is_utf8(text, right, pieces):
         corpus = Corpus.from_symbols(data[cut:])
         for part in corpus.split(0.1, 5) if pieces > 1 else [corpus]:
             assert is_utf8(part) is right
-            assert unit_of(part) == ("byte" if right and text != "plain" else "character")
+            assert unit_of(part) == ("character" if text == "plain" else "byte")
 
 
 @pytest.mark.parametrize("size", range(1200, 1220))

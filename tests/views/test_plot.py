@@ -187,6 +187,15 @@ def test_the_unit_is_that_of_the_text(tmp_path, unit):
     assert (unit == "character") is ("character" in html) and "symbol" not in html
 
 
+def test_losses_that_are_as_good_as_alike(tmp_path):
+    """A range that is lost in rounding has no ticks of its own."""
+    for losses in ([0.0, 5e-324], [0.0, 1e-300], [3.0, 3.0 + 1e-12]):
+        log = write(tmp_path / "a", [{"iteration": n, "loss": x, "avg_loss": x} for n, x in enumerate(losses, 1)])
+        lines = done("plot", log).decode().splitlines()
+        assert all(len(line) <= 80 for line in lines[:-1])
+        done("report", log, "-o", tmp_path / "page.html")
+
+
 def test_a_picture_names_the_unit(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra `plot`)")
     monkeypatch.setitem(__import__("matplotlib").rcParams, "svg.fonttype", "none")  # letters, not outlines
