@@ -32,8 +32,8 @@ def plot(logs, over, output, follow):
     """Show the training and the held-out loss of one or several runs.
 
     LOGS are files that `train --log` has written. Losses are in bits per character of an ASCII text, per byte of any other,
-    and per token of a tokenized one; the training loss is the average that Darknet prints. The chart is drawn in the terminal, in
-    colours unless NO_COLOR is set; where there are several curves, each has a letter.
+    and per token of a tokenized one; the training loss is the average that Darknet prints. The chart is drawn in the terminal,
+    in colours unless NO_COLOR is set; where there are several curves, each has a letter.
 
     Example: pydarknet plot run.jsonl other.jsonl --over time
     """
