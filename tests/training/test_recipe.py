@@ -1,6 +1,7 @@
 """The rule of the recipe, number by number, and what it makes of trials whose speeds are given."""
 
 import math
+from contextlib import contextmanager
 
 import pytest
 from runs import text
@@ -165,6 +166,41 @@ def test_another_size_has_as_many_multiplications_a_second():
     for number in ("speed", "characters"):
         done = getattr(first, number) * first.multiplications
         assert getattr(other, number) * other.multiplications == pytest.approx(done, rel=1e-3)
+
+
+def test_dropout_goes_by_the_passes():
+    tried = recipes._Tried(10**6, 128, 256, (16, 32), 1000.0, 12_000_000)
+    recipe = tried.recipe()
+    assert (
+        (recipe.weight_dropout, recipe.output_dropout)
+        == dropout(tried.parameters, 12, 10**6)
+        != dropout(tried.parameters, 1, 10**6)
+    )
+    assert recipe.max_batches == 12_000_000 // (16 * 32)
+
+
+def test_a_trial_is_of_the_gradients_that_the_run_will_have():
+    corpus, calls = Corpus.from_symbols(text(5000)), []
+
+    @contextmanager
+    def gradients(network):
+        def train_call(*pair):
+            calls.append(pair[0].shape)
+            return network.train_call(*pair)
+
+        yield train_call
+
+    tried = recipes._try(corpus, 128, 8, (4, 8), 100.0, 0.01, gradients)
+    assert len(calls) >= 5 and {*calls} == {(8, 4)}
+    assert tried.characters == int(tried.speed * 100) and tried.batch == (4, 8) and tried.length == 5000
+
+
+def test_a_text_beyond_ascii_is_told_in_bytes(monkeypatch):
+    Trials(monkeypatch, 30_000)
+    told = make_recipe(Corpus.from_symbols("漢字かな".encode() * 1000), 1000, 300).why
+    assert told[0] == "<memory>: 12,000 bytes to learn from, 1,000 held out" and "bytes/s" in told[1]
+    told = make_recipe(Corpus.from_symbols(list(range(300)) * 10), 100, 300).why
+    assert told[0] == "<memory>: 3,000 tokens to learn from, 100 held out" and "tokens/s" in told[1]
 
 
 def test_the_shortest_text(monkeypatch):
