@@ -19,7 +19,7 @@ class TensorBoard(Report):
 
     def __init__(self, path, after=None):
         self.name, self._path = show(path), path
-        writer = _writer()
+        writer = summary_writer()
         with reported(TrainingError, path, "cannot write the log"):
             os.makedirs(path, exist_ok=True)
             self._writer = writer(os.fsdecode(path), purge_step=None if after is None else after + 1)
@@ -37,7 +37,8 @@ class TensorBoard(Report):
             self._writer.add_text("sample", f"    {sample}".replace("\n", "\n    "), step.iteration)
 
 
-def _writer():
+def summary_writer():
+    """The class that writes, with tensorboardX or torch. Raises InputError without either."""
     try:
         import tensorboardX  # noqa: F401 (whether it is there)
     except ImportError:

@@ -25,7 +25,7 @@ from pydarknet.cli.ranks import make_ranks
 from pydarknet.cli.run import follow, run_and_tell, tell_what_next
 from pydarknet.cli.signals import StopSignals
 from pydarknet.cli.streams import tell
-from pydarknet.cli.tensorboard import TensorBoard
+from pydarknet.cli.tensorboard import TensorBoard, summary_writer
 from pydarknet.darknet.recipes import cfg_path
 from pydarknet.darknet.weights import read_header
 from pydarknet.errors import TrainingError
@@ -42,6 +42,7 @@ from pydarknet.training.recipe import MINUTES, cfg_to_save, held_out_of, make_re
 from pydarknet.training.samples import Samples
 from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import Validation
+from pydarknet.views.picture import check_picture
 
 
 @command(
@@ -324,7 +325,7 @@ def train(
 
 
 def _check_outputs(log_file, plot_file, tensorboard, folder, inputs, read):
-    """What could not be written, or would be read as text the next time, is told before the trials."""
+    """What could not be drawn or written, or would be read as text the next time, is told before the trials."""
     for output in filter(None, (log_file, plot_file)):
         check_output(output, inputs)
     for output in filter(None, (plot_file, tensorboard)):  # a log in a folder of texts is known for one, and skipped
@@ -339,6 +340,10 @@ def _check_outputs(log_file, plot_file, tensorboard, folder, inputs, read):
                 check_writable(path)
     if log_file:
         check_log(log_file)
+    if plot_file:
+        check_picture(plot_file)
+    if tensorboard:
+        summary_writer()
 
 
 def _gradients(network, processes, device, ranks=None, verbose=False):

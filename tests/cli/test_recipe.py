@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 
 import pytest
@@ -296,3 +297,11 @@ def test_mistakes(here, words, code, says):
     assert result.code == code and says in result.err, result
     assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
     assert "how fast" not in result.err, "it is told before the trials"
+
+
+def test_what_cannot_be_drawn_is_told_before_the_trials(here, monkeypatch):
+    for name in ("matplotlib", "tensorboardX", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for words, says in (("--plot", "x.svg"), "a picture needs matplotlib"), (("--tensorboard", "x"), "needs tensorboardX"):
+        result = run("train", "novel.txt", "--minutes", "9", *words)
+        assert result.code == 1 and says in result.err and "how fast" not in result.err
