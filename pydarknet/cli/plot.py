@@ -14,7 +14,7 @@ from pydarknet.system.files import check_output, show, why, write_atomically
 from pydarknet.views.chart import braille
 from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.run_page import page
-from pydarknet.views.runs import AXES, curves, label_of, read_run, unit_of
+from pydarknet.views.runs import AXES, common_unit, curves, label_of, read_run
 
 PAUSE = 1.0  # seconds between two looks at a log that is followed
 
@@ -45,7 +45,7 @@ def plot(logs, over, output, follow):
         now = [_stamp(path) for path in logs]
         if now != seen:
             runs = [read_run(path) for path in logs]
-            drawn, unit = _points(runs, over), unit_of(runs)
+            drawn, unit = _points(runs, over), common_unit(runs)
             if output:
                 _write(output, picture(output, drawn, label_of(over, unit), unit), "picture")
                 click.echo(f"Saved {show(output)}")

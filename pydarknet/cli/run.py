@@ -60,7 +60,7 @@ def _what_is_kept(backups, going_on):
     """One line: which files of an earlier run get another name when this one would replace them."""
     names = ", ".join(f"{show(old.name)} as {show(new.name)}" for old, new in backups.kept.items())
     if going_on and not {*backups.kept} <= {backups.final, backups.checkpoint, backups.cfg}:  # the rest may be its own
-        return f"{show(backups.folder)} holds files that another run may have made, and that are kept then: {names}"
+        return f"{show(backups.folder)} holds files that may be another run's; if they are, they are kept: {names}"
     advice = (
         "--overwrite replaces them" if going_on else "--overwrite replaces them, and --resume goes on with that run instead"
     )

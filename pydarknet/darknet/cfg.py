@@ -270,7 +270,7 @@ def parse_cfg_text(text: str, path: str) -> Cfg:
     for number, raw in enumerate(lines, start=1):
         line = raw.replace(" ", "").replace("\t", "")
         if "\0" in line:
-            raise CfgError(f"{path}:{number}: holds a NUL byte, which no text has: this is no cfg (weights stand after it)")
+            raise CfgError(f"{path}:{number}: holds a NUL byte, which no text has: is it a weights file? The cfg comes first")
         if not line or line[0] in "#;":
             continue
         if foreign := re.search("[\udc80-\udcff]", line):  # how Python decodes a byte that is not UTF-8

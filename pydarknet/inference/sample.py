@@ -48,8 +48,13 @@ class Sampling:
     def __init__(
         self, temperature=DEFAULT_TEMPERATURE, *, utf8=False, top_k=None, top_p=None, min_p=None, repetition_penalty=None
     ):
-        controls = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-        for name, value in (controls | {"repetition_penalty": repetition_penalty}).items():
+        for name, value in (
+            ("temperature", temperature),
+            ("top_k", top_k),
+            ("top_p", top_p),
+            ("min_p", min_p),
+            ("repetition_penalty", repetition_penalty),
+        ):
             if value is not None and not isinstance(value, Real):
                 raise InputError(f"{name} is {value!r}; it must be a number")
         with np.errstate(over="ignore"):

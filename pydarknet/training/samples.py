@@ -61,8 +61,6 @@ class Samples:
         with self.network.side_state(), np.errstate(over="ignore", invalid="ignore"):
             steps = list(generate(self.network, seed, self.length, random=CRandom(srand), utf8=utf8))
         symbols = [int(step[0]) for step in steps if step[0] >= 0]
-        return (
-            bytes(symbols).decode("utf-8", "replace" if utf8 else "backslashreplace")
-            if over_bytes
-            else " ".join(map(str, symbols))
-        )
+        if not over_bytes:
+            return " ".join(map(str, symbols))
+        return bytes(symbols).decode("utf-8", "replace" if utf8 else "backslashreplace")

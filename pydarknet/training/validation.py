@@ -33,8 +33,7 @@ class Validation:
     ``plateau`` measurements in a row without a new lowest loss the learning rate is halved, after
     ``patience`` of them training stops. What is known so far: ``best_loss`` (nats a symbol) and
     ``best_iteration``, of all measurements, ``recent``, the last of the regular ones, and ``rate_factor``, what plateaus have
-    made of the rate. Raises InputError
-    if ``every``, ``patience`` or ``plateau`` is below 1.
+    made of the rate. Raises InputError if ``every``, ``patience`` or ``plateau`` is below 1.
     """
 
     def __init__(self, network, corpus, every=None, patience=None, plateau=None):

@@ -2,8 +2,8 @@
 
 A log has one JSON object a line. One with ``iteration`` and ``loss`` is an iteration; one with ``valid_loss`` is, or is also,
 a measurement on the held-out text; one with ``sample`` a text that the network wrote; one with ``cfg`` a header. Whatever else
-stands in them is skipped, and so are numbers that no run has. Losses are in nats in the log, in bits here: for each byte of
-the text or, where it is one of tokens, for each of these.
+stands in them is skipped, and so are numbers that no run has. Losses are in nats in the log, in bits here, per
+:attr:`Run.unit`.
 """
 
 import csv
@@ -135,7 +135,7 @@ def curves(runs, axis):
     return found
 
 
-def unit_of(runs):
+def common_unit(runs):
     """What a symbol of the texts of all ``runs`` is, by :attr:`Run.unit`; "symbol" where they differ."""
     units = {run.unit for run in runs}
     return units.pop() if len(units) == 1 else "symbol"

@@ -333,7 +333,7 @@ def test_a_resumed_run_does_not_call_its_own_files_anothers(here):
     (here / "tiny_final.weights").rename(here / "tiny_best.weights")
     result = train("--max-batches", 6, "--valid", "text.bin", "--resume")
     told = (
-        "backup holds files that another run may have made, and that are kept then: tiny_best.weights as tiny_best.1.weights\n"
+        "backup holds files that may be another run's; if they are, they are kept: tiny_best.weights as tiny_best.1.weights\n"
     )
     assert told in result.err
 
