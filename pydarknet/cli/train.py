@@ -252,8 +252,6 @@ def train(
         with ranks.together():
             corpus, held_out = _texts(paths, tokenized, valid_file, valid_fraction, valid_parts, recipe=cfg is None)
             as_bytes = corpus.unit == "byte" and not is_utf8(corpus)
-            if as_bytes and not quiet and ranks.first:
-                tell(f"{corpus.title}: not UTF-8: the network learns its bytes, and `generate --bytes` writes them")
             recipe, made = None, str(Path(folder) / f"{base}.cfg")
             inputs = [*([cfg_path(cfg)] if cfg else []), *corpus.names, *(held_out.names if held_out else ())]
             if ranks.first:
@@ -284,6 +282,8 @@ def train(
                 validation = ranks.measured(Validation(network, held_out, valid_every, patience, plateau))
             train_call = stack.enter_context(_gradients(network, processes, device, ranks if mpi else None, verbose))
             trainer = Trainer(network, corpus, max_batches, srand, validation=validation, train_call=train_call)
+            if as_bytes and not quiet and ranks.first:
+                tell(f"{corpus.title}: not UTF-8: the network learns its bytes, and `generate --bytes` writes them")
         ranks.check_alike(trainer)
         with ranks.together():
             if checkpoint:
