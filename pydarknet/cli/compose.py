@@ -10,11 +10,12 @@ import click
 from pydarknet.cli.commands import Number, command
 from pydarknet.cli.generate import temperature_option
 from pydarknet.cli.options import cfg_argument, dialect_option, srand_option, weights_argument
-from pydarknet.cli.streams import columns_of, tell
+from pydarknet.cli.streams import tell
 from pydarknet.errors import InputError, PydarknetError, TextError
 from pydarknet.inference.composition import Composition
 from pydarknet.network import load_network
 from pydarknet.system.files import reported, show, write_atomically
+from pydarknet.views.characters import columns_of
 
 HELP = """\
 a line        goes on with the text as you typed it; begin it with a blank for a word of its own

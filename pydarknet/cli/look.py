@@ -9,13 +9,12 @@ import click
 
 from pydarknet.cli.commands import Choice, command
 from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text, weights_argument
-from pydarknet.cli.streams import columns_of
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.cells import features_of, find_cells, read_cells
 from pydarknet.network import load_network
 from pydarknet.system.files import check_output, show, why, write_atomically
 from pydarknet.views.cells_page import page
-from pydarknet.views.score_page import shown_as
+from pydarknet.views.characters import columns_of, rows
 
 STEPS = 5  # of a colour, on each side of 0
 POSITIVE = (230, 223, 216, 215, 208, 202)  # of the terminal's 256 colours, towards orange
@@ -110,7 +109,7 @@ def _print_text(cells, cell, gate, colours):
     if shares:
         click.echo(f"gates below .1, above .9: {shares}")
     width = max(20, shutil.get_terminal_size().columns) if sys.stdout.isatty() or not colours else 1 << 30
-    for row in _rows(cells.characters, values.tolist(), width):
+    for row in rows(cells.characters, values.tolist(), width):
         if colours:
             groups = groupby(row, key=lambda pair: _style(pair[1]))
             line = "".join(f"\033[{style}m{''.join(c for c, _ in group)}\033[0m" for style, group in groups)
@@ -120,24 +119,6 @@ def _print_text(cells, cell, gate, colours):
             marks = "".join(_mark(value) * columns_of(c) for c, value in row).rstrip()
             if marks:
                 sys.stdout.write(marks + "\n")
-
-
-def _rows(characters, values, width):
-    row: list[tuple[str, float]] = []
-    used = 0
-    for character, value in zip(characters, values):
-        shown = shown_as(character).expandtabs(4)
-        columns = columns_of(shown)
-        if row and used + columns > width - (character != "\n"):
-            yield row
-            row, used = [], 0
-        row.append((shown, value))
-        used += columns
-        if character == "\n":
-            yield row
-            row, used = [], 0
-    if row:
-        yield row
 
 
 def _style(value):

@@ -12,9 +12,10 @@ import sys
 
 import click
 
-from pydarknet.cli.streams import columns_of, cut, one_line
+from pydarknet.cli.streams import one_line
 from pydarknet.errors import TrainingError
 from pydarknet.system.files import why
+from pydarknet.views.characters import columns_of, cut
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE = 8  # measurements in the small curve, as many as a checkpoint knows

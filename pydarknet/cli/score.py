@@ -11,7 +11,6 @@ import numpy as np
 
 from pydarknet.cli.commands import Choice, command
 from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text, seed_option, showing, weights_argument
-from pydarknet.cli.streams import columns_of
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import MEASURES, lines_of, most_surprising
@@ -20,7 +19,8 @@ from pydarknet.network import load_network
 from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.text.corpus import Corpus
 from pydarknet.text.stores import IN_MEMORY
-from pydarknet.views.score_page import level, page, shown_as
+from pydarknet.views.characters import columns_of, rows
+from pydarknet.views.score_page import level, page
 
 STYLES = ("", "33", "38;5;208", "31", "1;37;41")  # of the levels: yellow, orange, red, white on red
 MARKS = " .:*#"  # where there are no colours
@@ -123,27 +123,12 @@ def _print(lines, colours):
     sys.stdout.write(f"{'':{digits}}  {'bits':>8}{'/char':>6}\n")
     for line in lines:
         head = f"{line.number:{digits}}  {line.total:8.1f}{line.mean:6.2f}  "
-        for row in _rows(line, width):
+        for row in rows(line.characters, map(level, line.bits.tolist()), width):
             sys.stdout.write(head + (_coloured(row) if colours else "".join(shown for shown, _ in row)).rstrip() + "\n")
             head = " " * margin
             marks = "".join(MARKS[level] * columns_of(shown) for shown, level in row).rstrip()
             if marks and not colours:
                 sys.stdout.write(head + marks + "\n")
-
-
-def _rows(line, width):
-    """The line as rows of (what is shown of a character, its level), each at most ``width`` columns."""
-    row: list[tuple[str, int]] = []
-    used = 0
-    for character, bits in zip(line.characters, line.bits.tolist()):
-        shown = shown_as(character).expandtabs(4)
-        columns = columns_of(shown)
-        if used + columns > width and row:
-            yield row
-            row, used = [], 0
-        row.append((shown, level(bits)))
-        used += columns
-    yield row
 
 
 def _coloured(row):

@@ -5,7 +5,6 @@ import io
 import os
 import re
 import sys
-import unicodedata
 from contextlib import suppress
 
 import click
@@ -49,23 +48,6 @@ def _text_stream(descriptor, mode):
     raw = io.FileIO(descriptor, mode, closefd=False)
     buffer = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
     return io.TextIOWrapper(buffer, encoding="utf-8", line_buffering=mode == "w")
-
-
-def columns_of(shown):
-    """The columns that a text without control characters takes on a terminal."""
-    return sum(
-        0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown
-    )
-
-
-def cut(shown, width):
-    """As much of such a text as fits into ``width`` columns."""
-    used = 0
-    for place, character in enumerate(shown):
-        used += columns_of(character)
-        if used > width:
-            return shown[:place]
-    return shown
 
 
 def one_line(text):

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from pydarknet.views.score_page import shown_as
+from pydarknet.views.characters import shown_as
 
 MOST = 24 << 20  # bytes of cells and gates in a page
 STEPS = 16  # of a colour

@@ -1,9 +1,10 @@
 """A page of a scored text: self-contained, without scripts or requests."""
 
-import unicodedata
 from bisect import bisect_right
 from html import escape
 from itertools import groupby
+
+from pydarknet.views.characters import shown_as
 
 LEVELS = (3, 5, 8, 12)  # bits from which a character is marked more and more
 
@@ -70,18 +71,3 @@ def _marked(line):
         text = escape("".join(shown for shown, _ in group))
         parts.append(f'<span class="l{number}">{text}</span>' if number else text)
     return "".join(parts)
-
-
-def shown_as(character):
-    """A character as it can be shown: one that can't be seen, but for blanks, or that a terminal would obey, as an escape.
-
-    One of a byte that is no UTF-8, read with ``surrogateescape``, is ``\\xff``, which no character beyond ASCII is.
-    """
-    if character == "\n":
-        return " "  # so that its colour can be seen
-    if character == "\t" or character.isprintable() or unicodedata.category(character) == "Zs":
-        return character
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:
-        return f"\\x{number - 0xDC00:02x}"
-    return f"\\u{number:04x}" if 0x80 <= number <= 0xFF else character.encode("unicode_escape").decode()

@@ -13,7 +13,6 @@ from runs import environment, write_cfg, write_text
 
 from pydarknet.cli import COMMANDS, cli, main, options
 from pydarknet.cli import look as look_module
-from pydarknet.cli.streams import columns_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
@@ -271,11 +270,6 @@ def on_terminal(folder, line):
     os.close(master)
     assert process.wait(timeout=60) == 0, shown
     return shown.replace(b"\r\n", b"\n")
-
-
-@pytest.mark.parametrize("text, columns", [("ab", 2), ("漢字！", 6), ("e\u0301", 1), ("ที่", 1), ("हिन्दी", 5), ("a\u20dd", 1)])
-def test_columns_of_what_is_wide_or_stands_above_another(text, columns):
-    assert columns_of(text) == columns
 
 
 def test_a_terminal_is_sent_no_control_characters(folder):
