@@ -26,20 +26,12 @@ from pydarknet.cli.options import (
 from pydarknet.errors import TextError
 from pydarknet.inference.dynamic_evaluation import Adaptation
 from pydarknet.inference.sample import DEFAULT_SEED
-from pydarknet.inference.valid import (
-    TacticTally,
-    Tally,
-    Utf8Watch,
-    blocks_of_corpus,
-    blocks_of_file,
-    surprise,
-    tactic_lines,
-    valid_lines,
-)
+from pydarknet.inference.valid import TacticTally, Tally, blocks_of_corpus, blocks_of_file, surprise, tactic_lines, valid_lines
 from pydarknet.network import load_network
 from pydarknet.system.files import check_output, reported, write_atomically
 from pydarknet.text.corpus import Corpus
 from pydarknet.text.stores import IN_MEMORY
+from pydarknet.text.utf8 import Utf8Watch
 
 FIGURES = "bits_per_character", "nats_per_character", "perplexity", "word_perplexity"
 UTF8_FIGURES = "utf8_characters", "bits_per_utf8_character", "nats_per_utf8_character"

@@ -11,7 +11,6 @@ The network starts with an empty state and reads a seed, "\\n\\n" in Darknet, be
 stop at a byte 255. Letters: T steps, B streams.
 """
 
-import codecs
 import math
 from dataclasses import dataclass
 
@@ -23,7 +22,6 @@ from pydarknet.system.memory import check_memory, step_memory
 
 BLOCK = 512  # steps at once, and
 COLUMNS = 4096  # steps * streams at once: the memory needed does not depend on the text's length
-WATCHED = 1 << 20  # bytes at a time
 NEW_WORD = np.array([ord(" "), ord("\n"), ord("\t")])
 
 
@@ -151,42 +149,6 @@ class TacticTally(Tally):
         if len(nats):
             self._inside, self._begun = bool(inside[-1]), int(words[-1])
         return self._count(nats[counts], words[counts])
-
-
-class Utf8Watch:
-    """Whether the bytes of a text, read through it in order, are UTF-8: ``is_utf8``, so far."""
-
-    def __init__(self):
-        self.is_utf8 = True
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-
-    def see(self, data, final=False):
-        """Look at the next bytes; with ``final`` no character may be left unfinished."""
-        try:
-            self._decoder.decode(data, final)
-        except UnicodeDecodeError:
-            self.is_utf8 = False
-            self._decoder.reset()
-
-    def reading(self, file):
-        """``file``, whose bytes are seen as they are read."""
-        return _Watched(file, self)
-
-    def read(self, corpus):
-        """See all of a :class:`~pydarknet.text.corpus.Corpus` of bytes."""
-        for start in range(0, len(corpus), WATCHED):
-            count = min(WATCHED, len(corpus) - start)
-            self.see(corpus.symbols(start, count).astype(np.uint8).tobytes(), final=start + count == len(corpus))
-
-
-class _Watched:
-    def __init__(self, file, watch):
-        self._file, self._watch = file, watch
-
-    def read(self, count):
-        data = self._file.read(count)
-        self._watch.see(data, final=not data)
-        return data
 
 
 def surprise(network, blocks, seed=b"\n\n", nats=None):

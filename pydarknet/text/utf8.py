@@ -66,6 +66,42 @@ def bytes_per_character(corpus):
     return size / characters if characters else None
 
 
+class Utf8Watch:
+    """Whether the bytes of a text, read through it in order, are UTF-8: ``is_utf8``, so far."""
+
+    def __init__(self):
+        self.is_utf8 = True
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def see(self, data, final=False):
+        """Look at the next bytes; with ``final`` no character may be left unfinished."""
+        try:
+            self._decoder.decode(data, final)
+        except UnicodeDecodeError:
+            self.is_utf8 = False
+            self._decoder.reset()
+
+    def reading(self, file):
+        """``file``, whose bytes are seen as they are read."""
+        return _Watched(file, self)
+
+    def read(self, corpus):
+        """See all of a :class:`~pydarknet.text.corpus.Corpus` of bytes."""
+        for start in range(0, len(corpus), AT_ONCE):
+            count = min(AT_ONCE, len(corpus) - start)
+            self.see(corpus.symbols(start, count).astype(np.uint8).tobytes(), final=start + count == len(corpus))
+
+
+class _Watched:
+    def __init__(self, file, watch):
+        self._file, self._watch = file, watch
+
+    def read(self, count):
+        data = self._file.read(count)
+        self._watch.see(data, final=not data)
+        return data
+
+
 def unit_of(corpus):
     """What a symbol of ``corpus`` is to a reader: a "token"; a "character" of ASCII; of any other text a "byte"."""
     return "character" if corpus.unit == "byte" and not any(_stray_and_several(corpus)) else corpus.unit

@@ -20,7 +20,6 @@ from pydarknet.inference.valid import (
     Score,
     TacticTally,
     Tally,
-    Utf8Watch,
     blocks_of_corpus,
     blocks_of_file,
     surprise,
@@ -256,26 +255,6 @@ def test_a_character_of_utf8_is_counted_at_its_first_byte():
     for start in range(len(text) - 1):  # byte by byte: the score goes on
         tally.add(text[start : start + 1], text[start + 1 : start + 2], np.ones(1))
     assert (tally.score.characters, tally.score.utf8_characters, tally.score.nats) == (len(text) - 1, 5, len(text) - 1)
-
-
-@pytest.mark.parametrize(("text", "right"), [("aä€😀".encode(), True), (b"", True), (b"a\xe2\x82", False), (b"\x80a", False),
-                                             (b"a\xffb", False), (b"\xed\xa0\x80", False)])  # fmt: skip
-def test_whether_bytes_are_utf8_however_they_come(monkeypatch, text, right):
-    for size in (1, 2, 3, 100):
-        watch = Utf8Watch()
-        file = watch.reading(io.BytesIO(text))
-        assert b"".join(iter(lambda file=file, size=size: file.read(size), b"")) == text
-        assert watch.is_utf8 is right
-        monkeypatch.setattr("pydarknet.inference.valid.WATCHED", size)
-        if len(text) > 1:
-            watch = Utf8Watch()
-            watch.read(Corpus.from_symbols(text))
-            assert watch.is_utf8 is right
-    for parts, whole in (((b"\xff", b"good"), False), ((b"\xe2", b"\x82\xac"), True)):
-        watch = Utf8Watch()
-        for part in parts:
-            watch.see(part)
-        assert watch.is_utf8 is whole
 
 
 def test_blocks_are_no_larger_than_they_may_be():

@@ -1,5 +1,6 @@
 """The automaton of UTF-8 against Python's strict decoder."""
 
+import io
 import itertools
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from pydarknet.errors import InputError
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, bytes_per_character, is_utf8, state_behind, unit_of
+from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, Utf8Watch, bytes_per_character, is_utf8, state_behind, unit_of
 
 
 def is_valid(data):
@@ -151,3 +152,23 @@ def test_bytes_per_character_of_stretches_that_cut_characters(size):
     part = Corpus.from_symbols(b"\xff" + text).slice(1, size)
     assert bytes_per_character(part) == 3 and len(part.stretches()) == 1
     assert bytes_per_character(Corpus.from_symbols(b"ab\xff" * 400).split(0.1, 5)[1]) is None
+
+
+@pytest.mark.parametrize(("text", "right"), [("aä€😀".encode(), True), (b"", True), (b"a\xe2\x82", False), (b"\x80a", False),
+                                             (b"a\xffb", False), (b"\xed\xa0\x80", False)])  # fmt: skip
+def test_whether_bytes_are_utf8_however_they_come(monkeypatch, text, right):
+    for size in (1, 2, 3, 100):
+        watch = Utf8Watch()
+        file = watch.reading(io.BytesIO(text))
+        assert b"".join(iter(lambda file=file, size=size: file.read(size), b"")) == text
+        assert watch.is_utf8 is right
+        monkeypatch.setattr("pydarknet.text.utf8.AT_ONCE", size)
+        if len(text) > 1:
+            watch = Utf8Watch()
+            watch.read(Corpus.from_symbols(text))
+            assert watch.is_utf8 is right
+    for parts, whole in (((b"\xff", b"good"), False), ((b"\xe2", b"\x82\xac"), True)):
+        watch = Utf8Watch()
+        for part in parts:
+            watch.see(part)
+        assert watch.is_utf8 is whole
