@@ -57,9 +57,13 @@ def _digest(what):
 
 
 def check_log(path):
-    """Raise InputError if a log would be appended to a file that is none."""
+    """Raise InputError if a log would be appended to a file that is none, TrainingError if another run is writing it."""
     with reported(InputError, path, "cannot read this log"):
-        if not os.path.isfile(path) or not os.path.getsize(path) or _stream_at(path) or kind_of_file(path) is LOG:
+        if not os.path.isfile(path) or _stream_at(path):
+            return
+        with open(path, "rb") as file:
+            _hold(file, show(path))
+        if not os.path.getsize(path) or kind_of_file(path) is LOG:
             return
     raise InputError(f"{show(path)}: is not a log of pydarknet, to which one could be appended: give the log another name")
 
@@ -92,17 +96,10 @@ class FileLog(Report):
             stream, goes_on = _stream_at(path), False
             self._file = open(path, "a", encoding="utf-8") if stream is None else open(os.dup(stream), "w", encoding="utf-8")
             if stream is None and os.path.isfile(path):
-                self._hold()
+                _hold(self._file, self.name)
                 goes_on = _take_back(path, head[0], after, average)
             if not goes_on:
                 self._put(head)
-
-    def _hold(self):
-        try:
-            hold(self._file)
-        except BlockingIOError:
-            self._file.close()
-            raise TrainingError(f"{self.name}: another run is writing this log: give the log another name") from None
 
     def __exit__(self, *_):
         with suppress(OSError):  # what could not be written has been told
@@ -189,6 +186,14 @@ def _take_back(path, head, after, average):
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
     return goes_on
+
+
+def _hold(file, name):
+    try:
+        hold(file)
+    except BlockingIOError:
+        file.close()
+        raise TrainingError(f"{name}: another run is writing this log: give the log another name") from None
 
 
 def _place(lines, head, after, average):

@@ -14,6 +14,7 @@ from runs import shown_on_terminal, text, write_cfg
 
 from pydarknet import Corpus, load_network
 from pydarknet.cli.commands import to_copy
+from pydarknet.system.locks import hold
 from pydarknet.training import recipe as recipes
 from pydarknet.training.backups import base_of_text
 from pydarknet.training.checkpoint import read_checkpoint
@@ -305,3 +306,11 @@ def test_what_cannot_be_drawn_is_told_before_the_trials(here, monkeypatch):
     for words, says in (("--plot", "x.svg"), "a picture needs matplotlib"), (("--tensorboard", "x"), "needs tensorboardX"):
         result = run("train", "novel.txt", "--minutes", "9", *words)
         assert result.code == 1 and says in result.err and "how fast" not in result.err
+
+
+def test_a_log_that_another_run_is_writing_is_told_before_the_trials(here):
+    with open("log.jsonl", "w") as other:
+        hold(other)
+        result = run("train", "novel.txt", "--minutes", "9", "--log", "log.jsonl")
+    assert result.code == 1 and result.err.endswith("log.jsonl: another run is writing this log: give the log another name\n")
+    assert "how fast" not in result.err and sorted(os.listdir()) == ["log.jsonl", "novel.txt"]
