@@ -194,10 +194,12 @@ def test_a_terminal_shows_what_is_tried(here):
     assert last[0].startswith("pydarknet: novel.txt: ") and last[-1] == "", "the line of the trials is wiped away"
 
 
-def test_the_time_is_kept(here):
-    begun = time.perf_counter()
+def test_the_time_is_kept(here, monkeypatch):
+    """By the clock of the processor: between the trials and the run the machine may become busy."""
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
+    begun = time.process_time()
     assert run("train", "novel.txt", "--minutes", ".15", "--processes", "1", "--quiet").code == 0
-    assert 0.5 * 9 < time.perf_counter() - begun < 2 * 9, "the bound is wide: the machine may be busy"
+    assert 0.5 * 9 < time.process_time() - begun < 2 * 9
 
 
 def test_new_writes_a_cfg_and_nothing_else(here):
