@@ -50,13 +50,11 @@ class Connected(Layer):
         W, b = self.folded() if not train else (self.weights.value, self.biases.value)
         normalize = train and self.norm is not None
         self._input.begin(x)
+        z = self._input.part(W, np.zeros_like(b) if normalize else b, self._out)(slice(T))[:, 0]  # z = W x + b
         if normalize:
-            z = self._input.part(W, np.zeros_like(b), self._out)(slice(T))[:, 0]
             for t, rows in enumerate(self._normalized_together(z)):
                 self._norm_tape.forward(rows, t)
             z += b
-        else:
-            z = self._input.part(W, b, self._out)(slice(T))[:, 0]       # z = W x + b
         self._z = z.copy() if train and self.activation.needs_input else None
         self._y = self.activation.forward(z, out=z)          # y = activation(z)
         return self._y

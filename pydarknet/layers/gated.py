@@ -113,15 +113,15 @@ class Gated(Layer):
         team.run(lambda n, meet: tape.parts[n].backward(self.W.value, dy, meet))
         for name in self.states:
             setattr(self, f"d{name}0", np.concatenate([part.d_states[name] for part in tape.parts], axis=1))
-        dw, dW = flat(tape.dw), tape.dW
-        team.product(dw[:, :early].T, flat(tape.h[:-1]), out=dW[:early])     # dW = Σ dz h₋₁ᵀ
+        dWh, dW = flat(tape.dWh), tape.dW
+        team.product(dWh[:, :early].T, flat(tape.h[:-1]), out=dW[:early])    # dW = Σ dz h₋₁ᵀ
         if self.late:
-            team.product(dw[:, early:].T, flat(tape.v), out=dW[early:])      # of the late gates Σ dz vᵀ
+            team.product(dWh[:, early:].T, flat(tape.v), out=dW[early:])     # of the late gates Σ dz vᵀ
         self.W.gradient += dW
         db = tape.bias_gradients()                                           # db = Σ dz
         self.w_biases.gradient += db
         self.u_biases.gradient += db
-        return self._input.backward(tape.du, want_dx, team)                  # dU = Σ dz xᵀ, dx = Uᵀ dz
+        return self._input.backward(tape.dUx, want_dx, team)                 # dU = Σ dz xᵀ, dx = Uᵀ dz
 
     def stepper(self, streams, one_hot):
         B, H, G = streams, self.outputs, len(self.gates)
@@ -190,7 +190,7 @@ class Tape:
     """The memory of a forward and a backward pass over T steps of B streams, made once per shape and used again.
 
     ``h`` (T+1, B, H): h[t] is the output before step t, h[0] the carried one. ``v`` (T, B, H) is what W of the late gates
-    multiplies. ``dw`` and ``du`` (T, B, GH) are d(loss)/d(W h₋₁) and d(loss)/d(U x): without batch norm both are dz.
+    multiplies. ``dWh`` and ``dUx`` (T, B, GH) are d(loss)/d(W h₋₁) and d(loss)/d(U x): without batch norm both are dz.
     """
 
     def __init__(self, layer, T, B, team):
@@ -207,8 +207,8 @@ class Tape:
         if self.dW is None:
             layer, (T, B, _) = self.layer, self.shape
             self.dW = np.empty(layer.W.shape, layer.dtype)
-            self.dw = np.zeros((T, B, len(self.dW)), layer.dtype)
-            self.du = self.dw if layer.u_norm is None else np.zeros_like(self.dw)
+            self.dWh = np.zeros((T, B, len(self.dW)), layer.dtype)
+            self.dUx = self.dWh if layer.u_norm is None else np.zeros_like(self.dWh)
             for part in self.parts:
                 part.start_back(self)
 
@@ -216,7 +216,7 @@ class Tape:
         """Σ dz over all steps and streams, (GH,)."""
         if self.layer.u_norm is not None:
             return np.concatenate([part.db for part in self.parts], axis=-1).reshape(-1)
-        dz = flat(self.dw)
+        dz = flat(self.dWh)
         return np.ones(len(dz), dz.dtype) @ dz  # twice as fast as a sum over the first axis (benchmarks/README.md)
 
 
@@ -307,9 +307,9 @@ class Part:
 
     def start_back(self, tape):
         """Make the memory of :meth:`backward`."""
-        layer, self.dw, me = self.layer, tape.dw, weakref.proxy(self)
+        layer, self.dWh_of_all, me = self.layer, tape.dWh, weakref.proxy(self)
         size, slopes = max(block.stop - block.start for block in self.blocks), layer.slopes_of
-        self.dW_h, self.dW_u = (self._by_gate_of_step(array) for array in (tape.dw, tape.du))
+        self.dWh, self.dUx = (self._by_gate_of_step(array) for array in (tape.dWh, tape.dUx))
         self.dz = self._array(self.gate_count) if self.norms else None
         self.db = np.zeros((self.gate_count, self.shape[1]), layer.dtype)
         self.d_states = {name: self._array() for name in layer.states}
@@ -320,7 +320,7 @@ class Part:
             here = self.slopes[:block.stop - block.start]
             self.slope_blocks.append(self._named(block, **layer._views(here, slopes, "slope_")))
             for t, slope in enumerate(here, block.start):
-                dz = self.dW_h[t] if self.dz is None else self.dz
+                dz = self.dWh[t] if self.dz is None else self.dz
                 vars(self.steps[t]).update(layer._views(slope, slopes, "slope_"), **layer._views(dz, layer.gates, "dz_"), **own,
                                            late_product_back=partial(Part._late_product_back, me, t))
 
@@ -331,7 +331,7 @@ class Part:
 
     def backward(self, W, dy, meet):
         """All steps back. Leaves the gradients of the states before the first in ``d_states``."""
-        layer, backward_step, dw = self.layer, self.layer.backward_step, self.dw
+        layer, backward_step, dWh = self.layer, self.layer.backward_step, self.dWh_of_all
         early = self.early.stop * layer.outputs
         self.meet, dy, self.W_late, W = meet, dy[..., self.units], W[early:, self.units], W[:early, self.units]
         dh_ = self.d_states["h"]
@@ -347,7 +347,7 @@ class Part:
                 if self.dz is not None:
                     self._normalize_back(t, self.early)
                 meet()                              # Wᵀ dz needs the dz of all units
-                np.matmul(dw[t, :, :early], W, out=dh_)
+                np.matmul(dWh[t, :, :early], W, out=dh_)
                 if layer.passes_by:
                     np.add(dh_, s.passed, out=dh_)
 
@@ -355,10 +355,10 @@ class Part:
         if self.dz is not None:
             self._normalize_back(t, self.late)
         self.meet()                                 # it needs the dz of all units
-        np.matmul(self.dw[t, :, -len(self.W_late):], self.W_late, out=self.steps[t].dv)  # dv = Wᵀ dz
+        np.matmul(self.dWh_of_all[t, :, -len(self.W_late):], self.W_late, out=self.steps[t].dv)  # dv = Wᵀ dz
 
     def _normalize_back(self, t, gates):
         dz = self.dz[gates]
         self.db[gates] += dz.sum(axis=1)
-        for norm, out in zip(self.norms, (self.dW_h, self.dW_u)):
+        for norm, out in zip(self.norms, (self.dWh, self.dUx)):
             norm.backward(dz, t, gates, out=out[t, gates])
