@@ -6,7 +6,7 @@ V symbols. Darknet's counterpart is ``get_rnn_data`` in ``examples/rnn.c`` (pjre
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydarknet.system.files import show
 from pydarknet.text.stores import IN_MEMORY, MemoryStore, PiecesStore, open_store
 from pydarknet.text.tokens import LARGEST_TOKEN
 
+BLOCK = 1 << 20  # symbols that are read at once
 _HASH_WHOLE = 64 << 20  # a text of more symbols is fingerprinted by samples
 _HASH_BLOCK, _HASH_BLOCKS = 4096, 1024
 
@@ -111,6 +112,11 @@ class Corpus:
             return head.astype(np.int64)
         once = np.concatenate((head, self._read(0, min(count - len(head), start))))
         return np.resize(once, count).astype(np.int64)  # resize repeats a text shorter than count
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (position, symbols) for the whole text, a block of symbols (n,) int64 at a time."""
+        for start in range(0, self._length, BLOCK):
+            yield start, self.symbols(start, min(BLOCK, self._length - start))
 
     def gather(self, offsets: Any, steps: int, vocabulary: int | None = None) -> np.ndarray:
         """Return what B streams read in T steps, and the symbol after them: (T+1, B) int64.

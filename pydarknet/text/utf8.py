@@ -10,8 +10,6 @@ import numpy as np
 
 from pydarknet.errors import InputError
 
-AT_ONCE = 1 << 20  # bytes
-
 START, ONE, TWO, THREE, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4 = range(8)  # START: between two characters
 _RULES = {  # state: (first byte, last byte, the state after them)
     START: (
@@ -87,9 +85,9 @@ class Utf8Watch:
 
     def read(self, corpus):
         """See all of a :class:`~pydarknet.text.corpus.Corpus` of bytes."""
-        for start in range(0, len(corpus), AT_ONCE):
-            count = min(AT_ONCE, len(corpus) - start)
-            self.see(corpus.symbols(start, count).astype(np.uint8).tobytes(), final=start + count == len(corpus))
+        for _, symbols in corpus.blocks():
+            self.see(_bytes(symbols))
+        self.see(b"", final=True)
 
 
 class _Watched:
@@ -104,7 +102,12 @@ class _Watched:
 
 def unit_of(corpus):
     """What a symbol of ``corpus`` is to a reader: a "token"; a "character" of ASCII; of any other text a "byte"."""
-    return "character" if corpus.unit == "byte" and not any(_stray_and_several(corpus)) else corpus.unit
+    return "character" if corpus.unit == "byte" and is_utf8(corpus) and is_ascii(corpus) else corpus.unit
+
+
+def is_ascii(corpus):
+    """Whether all of ``corpus``, a text of bytes, is ASCII."""
+    return all(symbols.max() < 128 for _, symbols in corpus.blocks())
 
 
 def is_utf8(corpus):
@@ -113,21 +116,21 @@ def is_utf8(corpus):
     At the beginning of each of its stretches no more bytes belong to no character than there are characters of several bytes;
     and not every fourth byte is NUL, as in UTF-16.
     """
-    stray, several = _stray_and_several(corpus)
-    return stray <= several
-
-
-def _stray_and_several(corpus):
     stray = several = 0
     for stretch in corpus.stretches():
-        data = stretch.symbols(0, min(AT_ONCE, len(stretch))).astype(np.uint8).tobytes()
+        _, symbols = next(stretch.blocks())
+        data = _bytes(symbols)
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # what is unfinished at the end stays in it
         characters = decoder.decode(_from_a_character_on(data)).encode("utf-32-le", "surrogatepass")
         found = np.frombuffer(characters, "<u4")
         escaped = int(np.count_nonzero((found >= 0xDC80) & (found <= 0xDCFF)))
         stray += len(data) if 4 * data.count(0) > len(data) else escaped
         several += int(np.count_nonzero(found > 0x7F)) - escaped
-    return stray, several
+    return stray <= several
+
+
+def _bytes(symbols):
+    return symbols.astype(np.uint8).tobytes()
 
 
 def _from_a_character_on(data):
@@ -138,10 +141,8 @@ def _from_a_character_on(data):
 def _count(corpus):
     """The number of bytes of whole characters, and of these. Raises UnicodeDecodeError."""
     decoder, characters, whole = codecs.getincrementaldecoder("utf-8")(), 0, 0
-    for start in range(0, len(corpus), AT_ONCE):
-        data = corpus.symbols(start, min(AT_ONCE, len(corpus) - start)).astype(np.uint8).tobytes()
-        if start == 0:
-            data = _from_a_character_on(data)
+    for start, symbols in corpus.blocks():
+        data = _bytes(symbols) if start else _from_a_character_on(_bytes(symbols))
         whole += len(data)
         characters += len(decoder.decode(data))
     return whole - len(decoder.getstate()[0]), characters

@@ -17,6 +17,7 @@ from pydarknet.network import load_network
 from pydarknet.sharing import sharing_of_training
 from pydarknet.system.files import show
 from pydarknet.text.corpus import Corpus
+from pydarknet.text.utf8 import is_ascii
 from pydarknet.training.processes import stream_processes
 from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import FORWARD
@@ -37,7 +38,6 @@ MEASURING = 0.03  # the share of the time that goes into measuring by the held-o
 TRYING, TIMING = 0.004, 0.03  # the shares that go into trying a size, and into timing the one that is chosen
 OTHERS = 0.04  # the share that goes into samples, checkpoints, and measurements that only one process makes
 LONGEST = 3.0, 20.0  # seconds, at most, of trying and of timing
-SCAN_AT_ONCE = 1 << 20  # symbols
 
 
 @dataclass(frozen=True)
@@ -323,10 +323,7 @@ def vocabulary(corpus: Corpus) -> int:
     """
     if corpus.max_symbol != 255:
         return corpus.max_symbol + 1
-    for start in range(0, len(corpus), SCAN_AT_ONCE):
-        if corpus.symbols(start, min(SCAN_AT_ONCE, len(corpus) - start)).max() >= 128:
-            return 256
-    return 128
+    return 128 if is_ascii(corpus) else 256
 
 
 def cfg_to_save(cfg: Cfg, recipe: Recipe | None) -> str | None:

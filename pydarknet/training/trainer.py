@@ -33,7 +33,6 @@ from pydarknet.training import run_state
 from pydarknet.training.checkpoint import Checkpoint
 from pydarknet.training.validation import Interrupted, Validation
 
-SCAN_AT_ONCE = 1 << 16  # symbols
 UNMEASURED = {"loss", "rate", "seconds"}  # what is kept of an iteration until its measurement has been made
 
 
@@ -357,8 +356,7 @@ def check_symbols(corpus, inputs):
     """
     if corpus.max_symbol < inputs:
         return
-    for start in range(0, len(corpus), SCAN_AT_ONCE):
-        symbols = corpus.symbols(start, min(SCAN_AT_ONCE, len(corpus) - start))
+    for start, symbols in corpus.blocks():
         if symbols.max() >= inputs:
             at = int(np.argmax(symbols >= inputs))
             raise TextError(

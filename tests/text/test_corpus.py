@@ -274,3 +274,13 @@ def test_digest_of_a_long_text_samples_it(monkeypatch):
         data[at] ^= 1
         assert (Corpus.from_symbols(data).digest() != whole) == seen
         data[at] ^= 1
+
+
+def test_blocks_are_the_whole_text(monkeypatch):
+    monkeypatch.setattr("pydarknet.text.corpus.BLOCK", 4)
+    for length in (2, 4, 5, 8, 9):
+        text = Corpus.from_symbols(bytes(range(length)))
+        starts, blocks = zip(*text.blocks())
+        assert starts == tuple(range(0, length, 4)) and np.concatenate(blocks).tolist() == list(range(length))
+    part = Corpus.from_symbols(bytes(range(10))).slice(2, 7)
+    assert [symbols.tolist() for _, symbols in part.blocks()] == [[2, 3, 4, 5], [6]]

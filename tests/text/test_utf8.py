@@ -162,7 +162,7 @@ def test_whether_bytes_are_utf8_however_they_come(monkeypatch, text, right):
         file = watch.reading(io.BytesIO(text))
         assert b"".join(iter(lambda file=file, size=size: file.read(size), b"")) == text
         assert watch.is_utf8 is right
-        monkeypatch.setattr("pydarknet.text.utf8.AT_ONCE", size)
+        monkeypatch.setattr("pydarknet.text.corpus.BLOCK", size)
         if len(text) > 1:
             watch = Utf8Watch()
             watch.read(Corpus.from_symbols(text))
@@ -172,3 +172,10 @@ def test_whether_bytes_are_utf8_however_they_come(monkeypatch, text, right):
         for part in parts:
             watch.see(part)
         assert watch.is_utf8 is whole
+
+
+def test_the_unit_is_a_character_where_all_is_ascii(monkeypatch):
+    monkeypatch.setattr("pydarknet.text.corpus.BLOCK", 4)
+    for text, unit in ((b"plain text", "character"), ("plain text, für".encode(), "byte"), (b"p\0l\0a\0i\0n\0", "byte")):
+        assert unit_of(Corpus.from_symbols(text)) == unit
+    assert unit_of(Corpus.from_symbols([1, 2, 3])) == "token"

@@ -83,7 +83,7 @@ def test_ascii_needs_half_of_the_bytes():
 
 @pytest.mark.parametrize("place", [0, 3, 4, 7, 8, 9])
 def test_one_byte_beyond_ascii_needs_them_all(monkeypatch, place):
-    monkeypatch.setattr(recipes, "SCAN_AT_ONCE", 4)
+    monkeypatch.setattr("pydarknet.text.corpus.BLOCK", 4)
     data = bytearray(b"plain text")
     data[place] = 128
     assert vocabulary(Corpus.from_symbols(bytes(data))) == 256
