@@ -83,7 +83,7 @@ def trace_blocks(network, symbols):
             layers = {
                 number: {name: array[:, 0] for name, array in layer.trace().items()}
                 for number, layer in enumerate(network.layers)
-                if hasattr(layer, "trace")
+                if layer.recurrent
             }
             yield start, probabilities, layers
 
@@ -91,7 +91,7 @@ def trace_blocks(network, symbols):
 def trace(network, text, names=None):
     """The :class:`Trace` of ``text``; with ``names`` of the arrays so called alone. See ``Network.trace``."""
     symbols = symbols_of(text)
-    types = {number: layer.type for number, layer in enumerate(network.layers) if hasattr(layer, "trace")}
+    types = {number: layer.type for number, layer in enumerate(network.layers) if layer.recurrent}
     arrays: dict = {number: {} for number in types}
     for start, _, layers in trace_blocks(network, symbols):
         for number, found in layers.items():

@@ -1,6 +1,6 @@
 """What single cells of a recurrent layer follow in a text: quotes, brackets, indentation, the place in the line.
 
-A cell's value is tanh(c) of an LSTM, h of a GRU or RNN, after each character; how well it follows a feature of
+A cell's value is tanh(c) of an LSTM, h of a GRU, RNN or CRNN, after each character; how well it follows a feature of
 the text is Pearson's r between the two. Letters: N characters of the text, H cells.
 """
 
@@ -13,8 +13,8 @@ from pydarknet.errors import InputError
 from pydarknet.system.memory import check_memory
 from pydarknet.traces import symbols_of, trace_blocks
 
-GATES = {"lstm": "ifo", "gru": "rz", "rnn": ""}
-VALUES = {"lstm": "tanh_c", "gru": "h", "rnn": "h"}
+GATES = {"lstm": "ifo", "gru": "rz", "rnn": "", "crnn": ""}
+VALUES = {"lstm": "tanh_c", "gru": "h", "rnn": "h", "crnn": "h"}
 LIKELIEST = 5
 BLOCK = 4096  # characters at once, or there would be a second copy of all values
 SHUT, OPEN = 0.1, 0.9
@@ -64,7 +64,7 @@ def read_cells(network, data, layer=None):
         raise InputError(f"cells are shown over bytes: the cfg has inputs={network.inputs}")
     there = recurrent_layers(network)
     if not there:
-        raise InputError("this network has no [lstm], [gru] or [rnn] layer to look into")
+        raise InputError("this network has no [lstm], [gru], [rnn] or [crnn] layer to look into")
     layer = there[-1] if layer is None else layer
     if layer not in there:
         raise InputError(f"layer {layer} is not recurrent: choose from {', '.join(map(str, there))}")
@@ -99,7 +99,7 @@ def read_cells(network, data, layer=None):
         done += count
     if not np.isfinite([values.min(), values.max(), chances.min(), chances.max()]).all():
         raise InputError("the network's cells are not finite numbers: its weights overflow")
-    scale = 1.0 if kind != "rnn" else float(max(1.0, np.abs(values).max()))
+    scale = 1.0 if kind in ("lstm", "gru") else float(max(1.0, np.abs(values).max()))
     shares = {letter: counts / N for letter, counts in shares.items()}
     return Cells(layer, kind, list(characters), values, scale, gates, shares, best, chances)
 

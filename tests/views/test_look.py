@@ -267,3 +267,12 @@ def test_weights_that_overflow_are_told_once(tmp_path, layer, value):
     network.parameters.values[:] = np.where(np.arange(network.parameters.values.size) % 3, value, -value)
     with pytest.raises(InputError, match="not finite numbers: its weights overflow"):
         read_cells(network, TEXT.encode())
+
+
+def test_a_crnn_is_an_rnn_to_look_into(tmp_path):
+    cfg, weights, network = make_network(tmp_path, "crnn", "size=1\nhidden=5\nactivation=relu")
+    (tmp_path / "a.txt").write_text(TEXT)
+    read = read_cells(network, TEXT.encode())
+    assert (read.type, read.name, read.gates, read.values.shape[1]) == ("crnn", "h", {}, 5)
+    np.testing.assert_array_equal(read.values[:3], network.trace(TEXT[:3])[0]["h"])
+    assert b"layer 0 [crnn], cell 2: h from " in done("look", cfg, weights, tmp_path / "a.txt", "--cell", 2)
