@@ -5,6 +5,7 @@ Each function takes a loaded :class:`~pydarknet.network.Network`; the file forma
 which know connected and GRU layers, but neither LSTM nor RNN.
 """
 
+import copy
 import re
 import warnings
 from itertools import zip_longest
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pydarknet.darknet.cfg import parse_cfg
+from pydarknet.darknet.cfg import parse_cfg_text
 from pydarknet.darknet.weights import read_header, write_weights
 from pydarknet.errors import CfgWarning, InputError, WeightsError
 from pydarknet.network import Network
@@ -37,8 +38,10 @@ def average(network, paths, dialect=None):
 
     Unlike Darknet's it takes in every kind of layer, and the batch norm of each. ``seen`` becomes the
     first file's; ``dialect`` overrides what the headers say. Raises WeightsError for a file that does
-    not fit, or is of another dialect than the first.
+    not fit, or is of another dialect than the first, InputError where there are none.
     """
+    if not paths:
+        raise InputError("no weights files to average: give at least one")
     sums: list[np.ndarray] = []
     for path in paths:
         if dialect is None and read_header(path).dialect is not read_header(paths[0]).dialect:
@@ -70,7 +73,7 @@ def denormalized(network):
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CfgWarning)  # the network has been warned about already
-        cfg = parse_cfg(network.cfg.path)
+        cfg = parse_cfg_text(network.cfg.as_text(), network.cfg.path)
         for section in cfg.layers:
             section.options.pop("batch_normalize", None)
         plain = Network(cfg, dialect=network.dialect, dtype=network.dtype)
@@ -86,8 +89,15 @@ def denormalized(network):
 
 
 def write_denormalized_cfg(network, path):
-    """Write the cfg of ``network`` to ``path``, unchanged but for ``batch_normalize=0``. Raises WeightsError."""
+    """Write the cfg of ``network`` to ``path``, unchanged but for settings and ``batch_normalize=0``. Raises WeightsError."""
     with reported(WeightsError, path, "cannot write the cfg"):
+        if network.cfg.changed:
+            cfg = copy.deepcopy(network.cfg)
+            for number, section in enumerate(cfg.layers):
+                if section.has("batch_normalize"):
+                    cfg.set(f"{number}.batch_normalize=0")
+            write_atomically(path, [cfg.text_as_set().encode("utf-8", "surrogateescape")])
+            return
         with open(network.cfg.path, "rb") as file:
             pieces = re.split(rb"(\r\n|\r|\n)", file.read())  # lines and, between them, their ends
         for section in network.cfg.layers:

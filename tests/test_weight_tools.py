@@ -101,6 +101,12 @@ def test_files_of_two_dialects_have_no_average(tmp_path):
     average(network, [weights, tmp_path / "other.weights"], "pjreddie")  # he who says so may
 
 
+def test_no_weights_have_no_mean(tmp_path):
+    _, _, network = make_network(tmp_path, "gru")
+    with pytest.raises(InputError, match="^no weights files to average: give at least one$"):
+        average(network, [])
+
+
 # denormalize
 
 
@@ -132,6 +138,18 @@ def test_denormalized_computes_the_same(tmp_path, layer, options, dialect):
         for norm in [s for s in one.statistics if "mean" in s.name]:
             norm.value += 0.5
     assert bits(reread) != pytest.approx(bits(network), abs=1e-3), "batch norm does nothing in this test"
+
+
+def test_denormalized_with_settings(tmp_path):
+    """What was set, not what stands in the file."""
+    cfg, weights, _ = make_network(tmp_path, "rnn", "hidden=6")
+    network = load_network(cfg, settings=["rnn.batch_normalize=1", "rnn.hidden=5"], batch=1, time_steps=1)
+    plain = denormalized(network)
+    plain.save_weights(weights)
+    write_denormalized_cfg(network, tmp_path / "plain.cfg")
+    reread = load_network(tmp_path / "plain.cfg", weights, batch=1, time_steps=1)
+    assert reread.layers[0].state_size == 5 and reread.layers[0].input_layer.norm is None
+    assert bits(reread) == pytest.approx(bits(network), abs=1e-5)
 
 
 def test_denormalized_is_the_formula(tmp_path):
