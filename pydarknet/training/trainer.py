@@ -11,6 +11,7 @@ with the cfg's probability ``jump``, as a rule 1/64, and its state is cleared th
 
 import math
 import os
+import re
 import shlex
 import time
 import warnings
@@ -156,11 +157,12 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
-        base = os.path.splitext(checkpoint.path)[0]
+        base = re.sub(r"\.checkpoint(\.new|\.previous)?$", "", str(checkpoint.path))
         weights = best if os.path.isfile(best := f"{base}_best.weights") else f"{base}.backup"
-        texts = [os.fsdecode(name) for name in self.corpus.names]
+        names = [os.fsdecode(name) for name in self.corpus.names]
+        texts = names if len(names) <= 3 else ["TEXT..."]  # a folder may have thousands
         measured = ["--valid-fraction", ".05"] * (self.validation is not None)
-        command = shlex.join(["pydarknet", "train", self.network.cfg.path, weights, *texts[:3], "-clear", *measured])
+        command = shlex.join(["pydarknet", "train", self.network.cfg.path, weights, *texts, "-clear", *measured])
         run_state.restore(self._owners(), checkpoint, run_state.meaning(self.network), self.text_digest, show(command))
 
     def _owners(self):
@@ -211,14 +213,12 @@ class Trainer:
 
         Raises TrainingError when there is nothing to do, and what :meth:`step` raises.
         """
-        if self.iteration >= self.max_batches and self._unmeasured is None:
+        if self.done:
             raise TrainingError(
                 f"{self.iteration} iterations are done already and max_batches is {self.max_batches}: "
                 "nothing to do; to go on, raise max_batches (--max-batches N)"
-            )
-        if self.stopped_early and self._unmeasured is None:
-            raise TrainingError(
-                "this run was stopped because its validation loss no longer fell: "
+                if self.iteration >= self.max_batches
+                else "this run was stopped because its validation loss no longer fell: "
                 "nothing to do; raise --patience, or leave it out"
             )
         with self._shared_out():
