@@ -17,7 +17,8 @@ from pydarknet.errors import InputError, WeightsError
 from pydarknet.interop.activations import FORMULAS
 from pydarknet.interop.extras import need
 from pydarknet.interop.metadata import metadata
-from pydarknet.interop.tensors import NORM, fold, inference_scale, tensors
+from pydarknet.interop.tensors import NORM, tensors
+from pydarknet.layers.batchnorm import fold, inference_scale
 from pydarknet.system.files import reported, show, write_atomically
 
 OPSET, IR = 17, 8  # of 2022: old enough for most readers
@@ -276,7 +277,7 @@ def _rnn(graph, layer, prefix, own, x):
         h, a_t = (graph.input(prefix + name, kind, ("B", size)) for name in ("h before", "a of the step"))
         e = psi(graph, _product(graph, layer, prefix, own, h, "self."))
         h_next = a_t + e + h if layer.shortcut else a_t + e
-        for name in ("h behind", "h of the step"):
+        for name in ("h after", "h of the step"):
             graph.output(h_next, prefix + name, ("B", size))
         step = subgraph("step")
     last, states = graph.add("Scan", h0, a, outputs=2, body=step, num_scan_inputs=1)

@@ -16,9 +16,8 @@ A new layer is an entry in :data:`NAMES`.
 
 import numpy as np
 
-from pydarknet.darknet.dialect import PJREDDIE, Dialect
+from pydarknet.darknet.dialect import Dialect
 from pydarknet.errors import InputError, WeightsError
-from pydarknet.layers.batchnorm import ALEXEYAB_EPSILON, EPSILON
 
 NORM = "scales", "rolling_mean", "rolling_variance"
 PRODUCT = {"weight": ["weights"], "bias": ["biases"], **{f"norm.{kind}": [kind] for kind in NORM}}
@@ -102,14 +101,3 @@ def _checked(name, array, shape, source):
     if name.endswith("rolling_variance") and (array < 0).any():
         raise WeightsError(f"{source}: tensor {name} holds numbers below 0, which no variance is")
     return array
-
-
-def inference_scale(scales, variance, dialect):
-    """What batch norm multiplies z - mean with at inference, for arrays of NumPy and of PyTorch."""
-    return scales / (variance**0.5 + EPSILON if dialect is PJREDDIE else (variance + ALEXEYAB_EPSILON) ** 0.5)
-
-
-def fold(weight, bias, scales, mean, variance, dialect):
-    """The weight (H, D) and bias (H,) that compute at inference what these and the batch norm do, as arrays of either."""
-    scale = inference_scale(scales, variance, dialect)
-    return weight * scale[:, None], bias - scale * mean

@@ -14,8 +14,8 @@ from pydarknet.darknet.dialect import PJREDDIE
 from pydarknet.errors import InputError
 from pydarknet.interop.activations import FORMULAS
 from pydarknet.interop.extras import missing
-from pydarknet.interop.tensors import fold, inference_scale, take, tensors
-from pydarknet.layers.batchnorm import EPSILON, MOMENTUM, NOISE
+from pydarknet.interop.tensors import take, tensors
+from pydarknet.layers.batchnorm import EPSILON, MOMENTUM, NOISE, fold, inference_scale
 
 try:
     import torch

@@ -37,6 +37,17 @@ MOMENTUM = 0.99  # of the rolling statistics
 NOISE = 8  # units in the last place of the largest |z|
 
 
+def inference_scale(scales, variance, dialect):
+    """scale / d of the rolling variance, (F,): what multiplies z - rolling mean at inference; arrays of NumPy or of PyTorch."""
+    return scales / (variance**0.5 + EPSILON if dialect is PJREDDIE else (variance + ALEXEYAB_EPSILON) ** 0.5)
+
+
+def fold(weights, biases, scales, mean, variance, dialect):
+    """The weights (H, D) and biases (H,) that at inference do what these and the batch norm do; arrays of either."""
+    scale = inference_scale(scales, variance, dialect)
+    return weights * scale[:, None], biases - scale * mean
+
+
 class BatchNorm:
     """Batch normalisation of a product with F features. Owned by a layer, to which it adds its ``scales``
     (initially 1), ``rolling_mean`` and ``rolling_variance`` (initially 0, as Darknet allocates them).
@@ -53,19 +64,13 @@ class BatchNorm:
         return BatchNormTape(self, T, B, gates, units)
 
     def inference_scale(self, dialect):
-        """scale / d of the rolling variance (F,): what multiplies z - rolling mean at inference."""
-        variance = self.rolling_variance.value
-        if dialect is PJREDDIE:
-            d = np.sqrt(variance) + variance.dtype.type(EPSILON)
-        else:
-            d = np.sqrt(variance + variance.dtype.type(ALEXEYAB_EPSILON))
-        return self.scales.value / d
+        """What multiplies z - rolling mean at inference, (F,)."""
+        return inference_scale(self.scales.value, self.rolling_variance.value, dialect)
 
     def fold(self, weights, biases, dialect, rows=slice(None)):
-        """Weights (H, D) and biases (H,) that at inference do what ``weights``, this norm and ``biases`` do, for the H features
-        ``rows``."""
-        scale = self.inference_scale(dialect)[rows]
-        return weights * scale[:, None], biases - scale * self.rolling_mean.value[rows]
+        """:func:`fold` for the features ``rows``."""
+        scales, mean, variance = (array.value[rows] for array in (self.scales, self.rolling_mean, self.rolling_variance))
+        return fold(weights, biases, scales, mean, variance, dialect)
 
 
 class BatchNormTape:
@@ -74,8 +79,8 @@ class BatchNormTape:
     def __init__(self, norm, T, B, gates, units):
         if B == 1:
             warnings.warn(
-                "batch_normalize=1 with a single stream: there is nothing to average over, so it trains with the rolling "
-                "statistics in place of measured ones; raise batch for batch norm proper", stacklevel=1)
+                "batch norm over a single stream: there is nothing to average over, so it trains with the rolling statistics "
+                "in place of measured ones; raise batch for batch norm proper", stacklevel=1)
         dtype = norm.scales.dtype
         by_gate = [array.reshape(gates, 1, -1)[..., units] for array in
                    (norm.scales.value, norm.scales.gradient, norm.rolling_mean.value, norm.rolling_variance.value)]

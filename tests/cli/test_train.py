@@ -606,7 +606,7 @@ def test_steps_out_of_order(here):
 def test_batch_norm_of_one_stream_is_warned_about_once(here):
     write_cfg(here, LAYERS.replace("output=7", "output=7\nbatch_normalize=1"), batch=1, subdivisions=1)
     process = start("train", "tiny.cfg", "text.bin", "--max-batches", 3, cwd=here)
-    assert process.communicate(timeout=60)[1].count("batch_normalize=1 with a single stream") == 1
+    assert process.communicate(timeout=60)[1].count("batch norm over a single stream") == 1
 
 
 def test_who_shares_out_the_work(here):

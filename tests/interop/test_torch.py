@@ -42,7 +42,7 @@ FLOAT64 = 1e-10
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "all"])  # its dropout draws
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("B", [1, 3])
-@pytest.mark.filterwarnings("ignore:batch_normalize=1 with a single stream")
+@pytest.mark.filterwarnings("ignore:batch norm over a single stream")
 def test_gradients_and_rolling_statistics_of_training(tmp_path, name, dialect, B):
     cfg, weights, _ = make(tmp_path, name, dialect)
     network = load_network(cfg, weights, batch=B, dtype=np.float64)
