@@ -37,7 +37,7 @@ do the same. A path that begins with a dash is written `./-name`.
 | 0 | done |
 | 1 | a mistake in a file, or a fault: one line on standard error says where, what and how to mend it |
 | 2 | the command line cannot be understood |
-| 130, 143, 129 | ended by Ctrl-C, by SIGTERM, by a terminal that closed; `train` has saved its work before |
+| 130, 143, 129 | ended by Ctrl-C, SIGTERM or a terminal that closed; `train` has saved its work, unless a second one ended it |
 | 141 | whoever read the output has gone (`\\| head`) |
 """
 

@@ -3,7 +3,8 @@
 There are three ways. *One thread* does everything. *Processes* share out the streams of a batch while training
 (:mod:`pydarknet.training.processes`): they meet once a call. *Threads* share out the units of the recurrent layers
 (:class:`~pydarknet.system.threads.Team`): they meet at every step, which pays for large layers only. In all of them the
-matrix library keeps to one thread: its own wait for each other beside any other busy program (benchmarks/README.md).
+matrix library is held to one thread, because its own threads wait for each other whenever another program is busy
+(benchmarks/README.md).
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ import click
 from pydarknet.cli.commands import Number, command
 from pydarknet.cli.generate import temperature_option
 from pydarknet.cli.options import cfg_argument, dialect_option, srand_option, weights_argument
-from pydarknet.cli.streams import tell
+from pydarknet.cli.streams import in_colour, tell
 from pydarknet.errors import InputError, PydarknetError, TextError
 from pydarknet.inference.composition import Composition
 from pydarknet.network import load_network
@@ -73,7 +73,7 @@ class _Session:
         self._proposed: list[str] = []
         self._saved_as: set[str] = set()
         self._saved = ""
-        self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._colours = in_colour()
         if sys.stdin.isatty():
             click.echo("Type a beginning, or press Enter; /help says what else, /quit leaves.")
 

@@ -28,7 +28,7 @@ from pydarknet.network import load_network
 from pydarknet.system.files import show
 from pydarknet.system.memory import check_memory, step_memory
 from pydarknet.text.tokens import read_tokens
-from pydarknet.text.utf8 import state_behind
+from pydarknet.text.utf8 import state_after
 
 length_option = click.option(
     "-len", "--len", "length", type=click.IntRange(0), default=1000, show_default=True, help="Characters to write."
@@ -89,7 +89,7 @@ tokens_option = click.option(
     metavar="X",
     help="Make what stands among the last 64 characters X times less likely.",
 )
-@srand_option("a text")
+@srand_option("text")
 @tokens_option
 @dialect_option
 def generate(
@@ -181,7 +181,7 @@ def generate(
 @bytes_option("Write control characters to a terminal as they are; elsewhere they always are.")
 @temperature_option
 @tokens_option
-@srand_option("a text")
+@srand_option("text")
 @dialect_option
 def generatetactic(cfg, weights, text, length, as_bytes, temperature, tokens_file, srand, dialect):
     """Write the tactic that continues a proof: up to a full stop followed by a newline.
@@ -249,7 +249,7 @@ def _read_seed(seed, seed_file):
 
 def _check_utf8(seed):
     try:
-        state_behind(seed)
+        state_after(seed)
     except InputError as error:
         raise InputError(f"the seed is not UTF-8: {error}; with --bytes it may be any bytes") from None
 

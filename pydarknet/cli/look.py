@@ -1,6 +1,5 @@
 """``pydarknet look``: what single cells of a network do while it reads a text, in colours or as a page."""
 
-import os
 import shutil
 import sys
 from itertools import groupby
@@ -8,7 +7,8 @@ from itertools import groupby
 import click
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text, weights_argument
+from pydarknet.cli.options import PATH, cfg_argument, color_option, dialect_option, read_text, weights_argument
+from pydarknet.cli.streams import in_colour
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.cells import features_of, find_cells, read_cells
 from pydarknet.network import load_network
@@ -40,13 +40,7 @@ LONGEST = 4 << 20  # bytes of a text: an LSTM of 512 cells takes 3.7 KB for each
     help="Also find cells that follow the matches of RE. May be given several times.",
 )
 @click.option("--html", type=PATH, metavar="FILE", help="Write a self-contained page to FILE, replacing it.")
-@click.option(
-    "--color",
-    type=Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Colours; auto: on a terminal, unless NO_COLOR is set.",
-)
+@color_option
 @dialect_option
 def look(cfg, weights, text, layer, cell, gate, find, patterns, html, color, dialect):
     """Show what the cells of a network do while it reads a text.
@@ -79,11 +73,7 @@ def look(cfg, weights, text, layer, cell, gate, find, patterns, html, color, dia
         room = "" if count == H else f": {count} of {H} cells, those found and the liveliest; a shorter text has room for all"
         click.echo(f"Saved {show(html)}{room}")
     else:
-        _print_text(cells, cell, gate, color == "always" or (color == "auto" and _in_colour()))
-
-
-def _in_colour():
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        _print_text(cells, cell, gate, in_colour(color))
 
 
 def _best(found, patterns):

@@ -43,11 +43,20 @@ settings_option = click.option(
     "settings",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Put an option in the place of the cfg's: net.learning_rate=.002, lstm.output=256 (all of that name) or 0.output=256 "
-    "(layer 0). May be given several times.",
+    help="Override an option of the cfg: net.learning_rate=.002, lstm.output=256 (every [lstm]) or 0.output=256 (layer 0). "
+    "May be given several times.",
 )
 
 seed_option = click.option("-seed", "--seed", help="Text that is read first. Default: two line ends.")
+
+
+color_option = click.option(
+    "--color",
+    type=Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours; auto: on a terminal, unless NO_COLOR is set.",
+)
 
 
 def bytes_option(help):
@@ -61,7 +70,7 @@ def srand_option(what):
         type=click.IntRange(-(2**31), 2**32 - 1),
         default=None,
         callback=_unsigned,
-        help=f"Seed of the random numbers, for {what} that can be made again.",
+        help=f"Seed of the random numbers: the same seed gives the same {what}.",
     )
 
 

@@ -9,8 +9,9 @@ import click
 
 from pydarknet.cli.commands import Choice, command
 from pydarknet.cli.options import PATH
+from pydarknet.cli.streams import in_colour
 from pydarknet.errors import TextError
-from pydarknet.system.files import check_output, show, why, write_atomically
+from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.views.chart import braille
 from pydarknet.views.picture import check_picture, picture
 from pydarknet.views.run_page import page
@@ -95,13 +96,11 @@ def _print(drawn, label, unit, follow):
     terminal = sys.stdout.isatty()
     size = shutil.get_terminal_size()
     height = max(6, min(20, size.lines - len(drawn) - 5))
-    lines = braille(drawn, size.columns - 1, height, label, terminal and not os.environ.get("NO_COLOR"))
+    lines = braille(drawn, size.columns - 1, height, label, in_colour())
     sys.stdout.write(("\033[H\033[2J" if follow and terminal else "") + "\n".join([f"bits per {unit}", *lines]) + "\n")
     sys.stdout.flush()
 
 
 def _write(path, data, what):
-    try:
+    with reported(TextError, path, f"cannot write the {what}"):
         write_atomically(path, [data])
-    except (OSError, ValueError) as error:
-        raise TextError(f"{show(path)}: cannot write the {what}: {why(error)}") from None

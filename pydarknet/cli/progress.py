@@ -6,13 +6,12 @@ write.
 """
 
 import math
-import os
 import shutil
 import sys
 
 import click
 
-from pydarknet.cli.streams import one_line
+from pydarknet.cli.streams import drop, one_line
 from pydarknet.errors import TrainingError
 from pydarknet.system.files import why
 from pydarknet.views.characters import columns_of, cut
@@ -62,7 +61,7 @@ class OnStandardError(Report):
         try:
             super().__call__(step, sample)
         except (BrokenPipeError, TrainingError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            drop(sys.stderr)
             raise
 
 

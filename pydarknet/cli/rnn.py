@@ -19,6 +19,7 @@ from pydarknet.cli.streams import tell
 from pydarknet.cli.train import train
 from pydarknet.cli.valid import valid, validtactic
 from pydarknet.cli.vec import vec
+from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.system.files import show
 from pydarknet.system.kinds import TEXT, is_kind
 
@@ -127,7 +128,7 @@ def _train(paths, **others):
 def _generate(seed, seed_file, tokens_file, **others):
     """To Darknet each byte of the seed is a symbol, of a vocabulary also."""
     if tokens_file is not None and seed_file is None:
-        seed = " ".join(str(byte) for byte in os.fsencode("\n\n" if seed is None else seed))
+        seed = " ".join(str(byte) for byte in (DEFAULT_SEED if seed is None else os.fsencode(seed)))
     return generate.callback(seed=seed, seed_file=seed_file, tokens_file=tokens_file, **others)
 
 

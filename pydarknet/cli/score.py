@@ -10,7 +10,17 @@ import click
 import numpy as np
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import PATH, cfg_argument, dialect_option, read_text, seed_option, showing, weights_argument
+from pydarknet.cli.options import (
+    PATH,
+    cfg_argument,
+    color_option,
+    dialect_option,
+    read_text,
+    seed_option,
+    showing,
+    weights_argument,
+)
+from pydarknet.cli.streams import in_colour
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.sample import DEFAULT_SEED
 from pydarknet.inference.score import MEASURES, lines_of, most_surprising
@@ -44,13 +54,7 @@ NARROWEST = 20  # columns for the text beside the numbers
 @click.option(
     "--html", type=PATH, metavar="FILE", help="Write a self-contained page to FILE, replacing it; the text is not printed."
 )
-@click.option(
-    "--color",
-    type=Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Colours; auto: on a terminal, unless NO_COLOR is set.",
-)
+@color_option
 @seed_option
 @dialect_option
 def score(cfg, weights, text, top, by, as_json, html, color, seed, dialect):
@@ -70,20 +74,20 @@ def score(cfg, weights, text, top, by, as_json, html, color, seed, dialect):
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     if network.inputs > 256:
         raise InputError(f"score is for networks over bytes: the cfg has inputs={network.inputs}")
-    data = read_text(text, IN_MEMORY)
-    with Corpus.from_symbols(data, show(text)) as corpus:
+    data, name = read_text(text, IN_MEMORY), "standard input" if text == "-" else show(text)
+    with Corpus.from_symbols(data, name) as corpus:
         scored = surprise(
             network, blocks_of_corpus(corpus, network.inputs), DEFAULT_SEED if seed is None else os.fsencode(seed)
         )
         lines = lines_of(data, np.concatenate([nats for *_, nats in showing(scored, len(data))]))
     chosen = most_surprising(lines, top, by) if top else lines
     if html:
-        _write_page(html, page("standard input" if text == "-" else show(text), lines, most_surprising(lines, top or 20, by)))
+        _write_page(html, page(name, lines, most_surprising(lines, top or 20, by)))
         click.echo(f"Saved {show(html)}")
     elif as_json:
         click.echo(json.dumps(_record(lines, chosen)))
     else:
-        _print(chosen, color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        _print(chosen, in_colour(color))
         if not top:
             click.echo(_sum(lines))
 

@@ -50,6 +50,11 @@ def _text_stream(descriptor, mode):
     return io.TextIOWrapper(buffer, encoding="utf-8", line_buffering=mode == "w")
 
 
+def in_colour(color="auto"):
+    """Whether standard output gets colours, after the option --color, NO_COLOR and whether it is a terminal."""
+    return color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
 def one_line(text):
     """A text that a network wrote, as one line: blanks and line ends as one space, other control characters as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

@@ -111,7 +111,9 @@ from pydarknet.views.picture import check_picture
     help="Away from a terminal, print the line of every N iterations, and of those with a measurement.",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-@click.option("--verbose", is_flag=True, help="Say who shares out the work: one thread, threads or processes.")
+@click.option(
+    "--verbose", is_flag=True, help="Say how the work is shared out: one thread, several threads or several processes."
+)
 @click.option(
     "--valid",
     "valid_file",
@@ -157,7 +159,7 @@ from pydarknet.views.picture import check_picture
     is_flag=True,
     help="Share the streams out to the ranks that mpirun starts: mpirun -n N pydarknet train --mpi CFG TEXT",
 )
-@srand_option("a run")
+@srand_option("run")
 @dialect_option
 def train(
     paths,

@@ -9,9 +9,9 @@ import numpy as np
 
 from pydarknet.darknet.randomness import CRandom
 from pydarknet.errors import InputError
-from pydarknet.inference.sample import generate
+from pydarknet.inference.sample import DEFAULT_SEED, generate
 
-BEGINNING = "\n\n"  # what the network reads before the text
+BEGINNING = DEFAULT_SEED.decode()  # what the network reads before the text
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Composition:
                 length,
                 random=self._random,
                 streams=count,
-                behind=stand.states,
+                states=stand.states,
                 **{"utf8": True, **self.controls},
             )
             rows = np.array(list(steps))

@@ -94,6 +94,8 @@ class Sampling:
     def choose(self, p, random, least=CUTOFF):
         """The symbol chosen from ``p`` (V,) with numbers from ``random``; ``least`` is what each needs, one or (V,).
 
+        With the temperature alone it is the one that Darknet's ``sample_array`` draws.
+
         Raises WeightsError for probabilities that are not numbers.
         """
         if self.greedy:
@@ -148,7 +150,7 @@ class _Text:
 
     def __init__(self, rule, seed, length, symbols, least):
         self.rule, self.left = rule, length
-        self._state = utf_8.state_behind(seed) if rule.utf8 else utf_8.START
+        self._state = utf_8.state_after(seed) if rule.utf8 else utf_8.START
         self._least = least
         self._factor = min(1 / rule.repetition_penalty, MOST) if rule.repetition_penalty else None
         if self._factor:
@@ -189,14 +191,14 @@ class _Text:
 
 
 def generate(
-    network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1, behind=(), **controls
+    network, seed=DEFAULT_SEED, length=1000, temperature=DEFAULT_TEMPERATURE, random=None, streams=1, states=(), **controls
 ):
     """Return an iterator of the symbols that go on from ``seed``, one array (B,) a step for ``streams`` B texts.
 
     ``seed`` holds symbols, bytes or integers; an empty one stands for symbol 0, as in Darknet. ``temperature``
     and ``controls`` are those of :class:`Sampling`; ``random`` is a
     :class:`~pydarknet.darknet.randomness.CRandom`, and the same seed of it gives the same text. The network
-    starts with an empty state, or with that of ``behind``, a layer's states of one stream each (what it has read before
+    starts with an empty state, or with ``states``, those of each layer for one stream (what it has read before
     the seed). Each text has ``length`` symbols, with ``utf8`` as many characters, before which
     the last one of the seed is finished; -1 stands for a text that has ended while others go on. Raises
     InputError for a length or a control out of its range, for symbols of the seed that the network does not have, and with
@@ -213,19 +215,19 @@ def generate(
         raise InputError(f"utf8 is for networks over bytes: the cfg has inputs={network.inputs}")
     least: Any = np.where(utf_8.ALLOWED[:, : network.inputs], CUTOFF, np.float32(NEVER)) if rule.utf8 else None
     texts = [_Text(rule, symbols, length, network.inputs, least) for _ in range(streams)]
-    return _symbols_after(symbols, network, texts, random or CRandom(), behind)
+    return _symbols_after(symbols, network, texts, random or CRandom(), states)
 
 
-def _symbols_after(symbols, network, texts, random, behind):
+def _symbols_after(symbols, network, texts, random, states):
     with blas_limited(1):  # its threads bring nothing to one step, and wait for each other beside another program
-        yield from _symbols_of_steps(symbols, network, texts, random, behind)
+        yield from _symbols_of_steps(symbols, network, texts, random, states)
 
 
-def _symbols_of_steps(symbols, network, texts, random, behind):
+def _symbols_of_steps(symbols, network, texts, random, states):
     network.reset_state()
-    if behind:
-        for layer, states in zip(network.layers, behind):
-            layer.swap_state({name: array.repeat(len(texts), axis=0) for name, array in states.items()})
+    if states:
+        for layer, state in zip(network.layers, states):
+            layer.swap_state({name: array.repeat(len(texts), axis=0) for name, array in state.items()})
 
     def quiet():
         return np.errstate(over="ignore", invalid="ignore")  # said once, as a WeightsError
@@ -246,15 +248,6 @@ def _symbols_of_steps(symbols, network, texts, random, behind):
         yield written
         if not all(text.ended for text in texts):
             p = step(np.maximum(written, 0))
-
-
-def sample(probabilities, uniform):
-    """One symbol from ``probabilities`` (V,) with the number ``uniform`` of 0..1, as Darknet's ``sample_array`` draws it.
-
-    Raises WeightsError for probabilities that are not numbers.
-    """
-    kept = _kept(probabilities, CUTOFF)
-    return _likeliest(probabilities, CUTOFF) if kept is None else _pick(kept, uniform)
 
 
 def _kept(p, least):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pydarknet.errors import InputError, TextError, WeightsError
-from pydarknet.inference.sample import OVERFLOW
+from pydarknet.inference.sample import DEFAULT_SEED, OVERFLOW
 from pydarknet.system.memory import check_memory, step_memory
 
 BLOCK = 512  # steps at once, and
@@ -151,7 +151,7 @@ class TacticTally(Tally):
         return self._count(nats[counts], words[counts])
 
 
-def surprise(network, blocks, seed=b"\n\n", nats=None):
+def surprise(network, blocks, seed=DEFAULT_SEED, nats=None):
     """Yield (before, after, nats) for the ``blocks`` of a text: characters, those that follow, and their -ln p.
 
     ``blocks`` is :func:`blocks_of_file` or :func:`blocks_of_corpus`; ``seed``, bytes or integers, is

@@ -6,13 +6,13 @@ Source: ``vec_char_rnn`` in Darknet's ``examples/rnn.c``.
 import numpy as np
 
 from pydarknet.errors import InputError, WeightsError
-from pydarknet.inference.sample import OVERFLOW
+from pydarknet.inference.sample import DEFAULT_SEED, OVERFLOW
 
 BLOCK = 512  # steps at once: the memory needed does not depend on the line's length
 STRIPPED = b" \t\n\r"  # what Darknet's strip() takes out of a line, everywhere in it
 
 
-def line_vectors(network, lines, seed=b"\n\n", layer=0):
+def line_vectors(network, lines, seed=DEFAULT_SEED, layer=0):
     """Yield (line, vector) for the byte strings ``lines``: what ``layer`` puts out when it has read the line.
 
     As in Darknet's ``vec``, blanks, tabs and line ends are first taken out of the line, all of them,

@@ -77,8 +77,7 @@ def cfg_text(cfg: Cfg):
                 return text
     except (OSError, ValueError, PydarknetError):
         pass  # there is no such file any more
-    sections = [f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in options) for name, options in _contents(cfg)]
-    return "\n".join(sections)
+    return cfg.as_text()
 
 
 def _decoded(data):

@@ -1,6 +1,6 @@
 """The product of a layer's input matrix with its input, U x, and its gradient.
 
-Every layer begins with it, and it comes in two kinds: a dense x (T, B, D) is multiplied, a
+Every layer with an input matrix begins with it, and it comes in two kinds: a dense x (T, B, D) is multiplied, a
 :class:`~pydarknet.layers.layer.OneHot` picks columns of U, and its gradient adds up columns. Neither
 depends on the recurrence, so recurrent layers take it for a block of steps at a time.
 """

@@ -1,8 +1,8 @@
 """How a gradient moves the parameters: Darknet's momentum rule, and Adam.
 
 Both work on the whole block of a network, group by group, in pieces that stay in the processor's
-cache: an update then reads and writes memory once rather than once an operation (measured by
-``benchmarks/``). n is the number of samples of an update: streams * steps * subdivisions.
+cache: an update then reads and writes memory once rather than once an operation (benchmarks/README.md).
+n is the number of samples of an update: streams * steps * subdivisions.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Optimizer:
     """What the optimizers share: nothing but arrays goes into a checkpoint."""
 
     def facts(self):
-        """Nothing."""
+        """No facts: its state is all in the arrays."""
         return {}
 
     def check(self, facts, arrays):
@@ -139,19 +139,14 @@ class OptimizerOptions:
     eps: float = 1e-7
     clip_norm: float = 0.0
 
-    @staticmethod
-    def from_section(net):
+    @classmethod
+    def from_section(cls, net):
         """Read them from a cfg's ``[net]``. Raises CfgError."""
-        adam = net.flag("adam")
-        return OptimizerOptions(
-            momentum=net.number("momentum", 0.9, minimum=0),
-            decay=net.number("decay", 0.0001, minimum=0),
-            adam=adam,
-            B1=_below_one(net, "B1", 0.9) if adam else 0.9,
-            B2=_below_one(net, "B2", 0.999) if adam else 0.999,
-            eps=net.number("eps", 1e-7, minimum=0) if adam else 1e-7,
-            clip_norm=net.number("clip_norm", 0.0, minimum=0),
-        )
+        options = {key: net.number(key, getattr(cls, key), minimum=0) for key in ("momentum", "decay", "clip_norm")}
+        if not net.flag("adam"):
+            return cls(**options)
+        averages = {key: _below_one(net, key, getattr(cls, key)) for key in ("B1", "B2")}
+        return cls(**options, **averages, adam=True, eps=net.number("eps", cls.eps, minimum=0))
 
     def make(self, block):
         """The optimizer for a :class:`~pydarknet.optim.parameters.ParameterBlock`."""

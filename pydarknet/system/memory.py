@@ -6,6 +6,7 @@ swaps, or in the kernel ending some process of its choice.
 """
 
 import os
+import resource
 from contextlib import suppress
 
 from pydarknet.errors import InputError, TrainingError
@@ -70,7 +71,7 @@ def step_memory(network, streams):
 
 
 def memory_at_hand():
-    """Bytes of memory that this process can still get, as far as the system tells; None where it does not."""
+    """An upper bound, in bytes, on the memory that this process can get; None where the system does not tell."""
     found = []
     with suppress(OSError, ValueError, IndexError):
         found.append(_available_of_linux())
@@ -81,9 +82,7 @@ def memory_at_hand():
         with suppress(OSError, ValueError):  # "max" is no number
             with open(path, encoding="ascii") as file:
                 found.append(int(file.read()))
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
+    with suppress(OSError, ValueError):
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
             found.append(limit)

@@ -68,7 +68,7 @@ class Corpus:
         if symbols.ndim != 1 or symbols.dtype.kind not in "iu":
             raise InputError(f"{name}: symbols are one row of integers, not {symbols.dtype} {symbols.shape}")
         if len(symbols) < 2:
-            raise TextError(f"{name}: {len(symbols)} symbols leave nothing to predict; give at least two")
+            raise TextError(f"{name}: {len(symbols)} symbol{'s' * (len(symbols) != 1)}: nothing to predict; give at least two")
         if symbols.dtype != np.uint8:
             if symbols.min() < 0 or symbols.max() > LARGEST_TOKEN:
                 raise InputError(f"{name}: symbols are from 0 to {LARGEST_TOKEN}")

@@ -75,6 +75,6 @@ def build(output, max_bytes=None, overwrite=False, library=None):
 
 
 def is_ours(path):
-    """Whether a file begins as this script's own output does."""
+    """Whether a file begins with the line that :func:`build` writes."""
     with open(path, "rb") as file:
         return file.read(len(MARK)) == MARK

@@ -39,7 +39,7 @@ for _state, _rules in _RULES.items():
 ALLOWED = np.array([[following is not None for following in row] for row in FOLLOWING])  # (states, 256)
 
 
-def state_behind(data):
+def state_after(data):
     """The state after the bytes ``data``, whose last character may be unfinished. Raises InputError if they are no UTF-8."""
     state = START
     for position, byte in enumerate(data):

@@ -216,7 +216,7 @@ class Backups:
         """Write ``BASE.backup`` and the checkpoint; return the backup's path.
 
         Raises WeightsError or CheckpointError if one of them fails, when the other has been written; TrainingError if the
-        numbers are no longer finite, or a file of an earlier run cannot be renamed. The files of before are whole then.
+        numbers are no longer finite, or a file of an earlier run cannot be renamed. The earlier files are still whole then.
         """
         return self._save_with_checkpoint(self.backup)
 

@@ -24,12 +24,12 @@ def torch_device(network, name):
 
     torch = need("torch", "torch")
     device = _device(torch, name)
-    exact, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # its ten bits are not a float32's 23
+    tf32_before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # its ten bits are not a float32's 23
     engine = _Engine(torch, network, device)
     try:
         yield engine.train_call
     finally:
-        torch.backends.cudnn.allow_tf32 = exact
+        torch.backends.cudnn.allow_tf32 = tf32_before
         engine.let_go()
 
 

@@ -181,16 +181,15 @@ class Ranks:
         held_out = trainer.validation
         settings = [trainer.max_batches, *((held_out.every, held_out.patience, held_out.plateau) if held_out else ())]
         facts = {
-            f"version of pydarknet ({__version__})": __version__,
+            "pydarknet": __version__,
             "cfg": json.dumps(run_state.meaning(trainer.network)),
             "text": trainer.text_digest,
             "held-out text": held_out and held_out.corpus.digest(),
             "command line": settings,
         }
         every = self._comm.allgather(list(facts.values()))
-        names = "pydarknet", *list(facts)[1:]
         for rank, values in enumerate(every):
-            for name, value, ours in zip(names, values, every[0]):
+            for name, value, ours in zip(facts, values, every[0]):
                 if value != ours:
                     self._alike = True
                     both = f" (version {value}, and {ours})" if name == "pydarknet" else ""

@@ -261,7 +261,7 @@ def expected_loss(output: int, characters: float, length: int) -> float:
         20.5 / H + 350 / √C'      C' = C up to a pass, then n (1 + 2 (1 - e^(-(r - 1) / 2)))
 
     A layer that is large for its text learns it by heart, so its size is bounded. Fitted to runs of four texts, of 96 to 1024
-    units and one to thirteen million characters. Source of the form of C': N. Muennighoff et al., "Scaling data-constrained
+    units and one to fourteen million characters. Source of the form of C': N. Muennighoff et al., "Scaling data-constrained
     language models", 2023.
     """
     again = max(0.0, characters / length - 1)
@@ -281,7 +281,7 @@ def batch_of(characters: float) -> tuple[int, int]:
 
 def learning_rate(output: int) -> float:
     """Adam's rate: lower for a larger layer, whose products add up more terms."""
-    return min(0.015, 0.008 * (160 / output) ** 0.6)
+    return 0.008 * (160 / output) ** 0.6
 
 
 def output_rate(characters: float) -> float:

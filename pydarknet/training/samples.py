@@ -6,7 +6,7 @@ import numpy as np
 
 from pydarknet.darknet.randomness import CRandom
 from pydarknet.errors import PydarknetError
-from pydarknet.inference.sample import generate
+from pydarknet.inference.sample import DEFAULT_SEED, generate
 
 LENGTH = 200  # characters
 SHARE_OF_TIME = 0.01  # that samples may take, unless an interval is asked for
@@ -57,7 +57,7 @@ class Samples:
         """``length`` characters with random numbers that begin at ``srand``; of a network over tokens their numbers."""
         over_bytes = self.network.inputs <= 256
         utf8 = over_bytes and not self.as_bytes
-        seed = b"\n\n" if self.network.inputs > 10 else b""
+        seed = DEFAULT_SEED if self.network.inputs > 10 else b""
         with self.network.side_state(), np.errstate(over="ignore", invalid="ignore"):
             steps = list(generate(self.network, seed, self.length, random=CRandom(srand), utf8=utf8))
         symbols = [int(step[0]) for step in steps if step[0] >= 0]

@@ -92,7 +92,7 @@ class Validation:
     # What a run goes on from (pydarknet.training.run_state)
 
     def arrays(self):
-        """None."""
+        """No arrays: its state is all in the facts."""
         return {}
 
     def facts(self):

@@ -182,9 +182,10 @@ def test_what_is_refused(network, tmp_path):
     assert (result.code, result.out) == (1, b"") and (tmp_path / "text.txt").read_bytes() == before
     assert run("score", cfg, weights, tmp_path / "text.txt", "--html", "x", "--json").code == 2
     assert run("score", cfg, weights).code == 2
-    for stdin, says in ((b"", "two"), (b"x", "two")):
+    for stdin, symbols in ((b"", "0 symbols"), (b"x", "1 symbol")):
         result = run("score", cfg, weights, "-", stdin=stdin)
-        assert (result.code, result.out) == (1, b"") and says in result.err and result.err.count("\n") == 1, result
+        assert (result.code, result.out) == (1, b"")
+        assert result.err == f"pydarknet: standard input: {symbols}: nothing to predict; give at least two\n"
     result = run("score", cfg, weights, tmp_path / "text.txt", "--html", tmp_path / "no" / "page.html")
     assert result.code == 1 and "cannot write the page: No such file" in result.err
     result = run("score", cfg, weights, tmp_path)

@@ -1,6 +1,7 @@
 """Sampling: Darknet's own text byte by byte, its ``sample_array`` transcribed, and the ends of the range."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from pydarknet.inference.sample import (
     generate,
     generate_tactic,
     generate_text,
-    sample,
 )
 from pydarknet.network import load_network
 
@@ -40,6 +40,10 @@ def test_the_text_is_darknets(case):
         network, options["seed"].encode(), options["len"], options["temp"], darknet_random(network, options["srand"])
     )
     assert text_of(steps) == (GOLDEN / case / "gen_out.bin").read_bytes()
+
+
+def sample(probabilities, uniform):
+    return Sampling(1.0).choose(probabilities, SimpleNamespace(uniform=lambda: uniform))
 
 
 def sample_array(probabilities, uniform):
@@ -456,8 +460,8 @@ def test_a_text_goes_on_behind_what_was_read_before(tmp_path, streams):
     whole = [step.tolist() for step in generate(network, b"some text", 20, random=CRandom(1), streams=streams)]
     network.reset_state()
     network.predict(np.frombuffer(b"some te", np.uint8)[:, None])
-    behind = [{name: array.copy() for name, array in layer.state(1).items()} for layer in network.layers]
-    steps = generate(network, b"xt", 20, random=CRandom(1), streams=streams, behind=behind)
+    states = [{name: array.copy() for name, array in layer.state(1).items()} for layer in network.layers]
+    steps = generate(network, b"xt", 20, random=CRandom(1), streams=streams, states=states)
     assert [step.tolist() for step in steps] == whole
 
 

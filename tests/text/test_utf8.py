@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pydarknet.errors import InputError
 from pydarknet.text.corpus import Corpus
-from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, Utf8Watch, bytes_per_character, is_utf8, state_behind, unit_of
+from pydarknet.text.utf8 import ALLOWED, FOLLOWING, START, Utf8Watch, bytes_per_character, is_utf8, state_after, unit_of
 
 
 def is_valid(data):
@@ -22,7 +22,7 @@ def is_valid(data):
 
 def ends_whole(data):
     try:
-        return state_behind(data) == START
+        return state_after(data) == START
     except InputError:
         return False
 
@@ -31,8 +31,8 @@ def test_every_character_of_unicode_is_whole_and_its_beginnings_are_not():
     for code in itertools.chain(range(0x3000), range(0x3000, 0x110000, 61), (0xD7FF, 0xE000, 0xFFFF, 0x10000, 0x10FFFF)):
         if not 0xD800 <= code < 0xE000:
             data = chr(code).encode()
-            assert state_behind(data) == START
-            assert all(state_behind(data[:cut]) != START for cut in range(1, len(data)))
+            assert state_after(data) == START
+            assert all(state_after(data[:cut]) != START for cut in range(1, len(data)))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_every_character_of_unicode_is_whole_and_its_beginnings_are_not():
 def test_what_is_not_utf8(bad):
     assert not is_valid(bad)
     with pytest.raises(InputError, match="makes no character of UTF-8"):
-        state_behind(bad)
+        state_after(bad)
 
 
 def test_all_pairs_and_triples_that_matter():

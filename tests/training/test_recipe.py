@@ -41,7 +41,6 @@ def test_expected_loss_is_that_of_its_equation():
 
 def test_rates():
     assert learning_rate(160) == 0.008 and learning_rate(640) == pytest.approx(0.008 * 0.25**0.6)
-    assert learning_rate(20) == 0.015
     assert (output_rate(1_999_999), output_rate(2_000_000)) == (3, 1)
 
 
