@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PIECE = 1 << 15  # elements: three arrays of them fit a second-level cache
+PIECE = 1 << 15  # elements; the size was measured with 100,000 to 4 million parameters (benchmarks/README.md)
 
 
 class Optimizer:
