@@ -112,10 +112,33 @@ def features_of(characters, patterns=()):
     Raises InputError for one that is no regular expression.
     """
     text = "".join(characters)
-    N = len(text)
-    quoted, depth, indent, place = (np.zeros(N, np.float32) for _ in range(4))
-    quote, opened, column, margin, in_margin = "", [], 0, 0, True
-    before = "\n"
+    quoted, depth = _quotes_and_brackets(text)
+    indent, place = _margins_and_columns(text)
+    features = {
+        "quotes": quoted,
+        "brackets": (depth > 0).astype(np.float32),
+        "depth": depth,
+        "indentation": indent,
+        "position": place,
+        "upper case": np.array([c.isupper() for c in text], np.float32),
+        "digits": np.array([c.isdigit() for c in text], np.float32),
+    }
+    for pattern in patterns:
+        try:
+            matches = re.finditer(pattern, text, re.MULTILINE)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InputError(f"{pattern!r} is not a regular expression: {error}") from None
+        inside = np.zeros(len(text), np.float32)
+        for match in matches:
+            inside[match.start() : match.end()] = 1
+        features[f"/{pattern}/"] = inside
+    return features
+
+
+def _quotes_and_brackets(text):
+    """Whether each character is in a quotation, and in how many brackets it is."""
+    quoted, depth = np.zeros((2, len(text)), np.float32)
+    quote, opened, before = "", [], "\n"
     for n, c in enumerate(text):
         after = text[n + 1 : n + 2]
         escaped = before == "\\" and text[n - 2 : n - 1] != "\\"
@@ -134,32 +157,22 @@ def features_of(characters, patterns=()):
         if c == after == "\n":  # what is never closed ends with its paragraph
             quote = ""
             opened.clear()
+        quoted[n], depth[n], before = bool(quote), len(opened), c
+    return quoted, depth
+
+
+def _margins_and_columns(text):
+    """How far the line of each character is indented, as far as it has been read, and where in the line it stands."""
+    indent, place = np.zeros((2, len(text)), np.float32)
+    column, margin, in_margin = 0, 0, True
+    for n, c in enumerate(text):
         in_margin = in_margin and c in " \t"
         margin += (1 if c == " " else 4) if in_margin else 0
-        quoted[n], depth[n], indent[n], place[n] = bool(quote), len(opened), margin, column
+        indent[n], place[n] = margin, column
         column += 1
         if c == "\n":
             column, margin, in_margin = 0, 0, True
-        before = c
-    features = {
-        "quotes": quoted,
-        "brackets": (depth > 0).astype(np.float32),
-        "depth": depth,
-        "indentation": indent,
-        "position": place,
-        "upper case": np.array([c.isupper() for c in text], np.float32),
-        "digits": np.array([c.isdigit() for c in text], np.float32),
-    }
-    for pattern in patterns:
-        try:
-            matches = re.finditer(pattern, text, re.MULTILINE)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise InputError(f"{pattern!r} is not a regular expression: {error}") from None
-        inside = np.zeros(N, np.float32)
-        for match in matches:
-            inside[match.start() : match.end()] = 1
-        features[f"/{pattern}/"] = inside
-    return features
+    return indent, place
 
 
 def find_cells(values, features, top=3):

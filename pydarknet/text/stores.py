@@ -347,4 +347,4 @@ def _close_all(descriptors):
 
 
 def _cannot_read(path, error):
-    return TextError(f"{show(path)}: cannot read this text: {why(error)}; check the name and its permissions")
+    return TextError(f"{show(path)}: {CANNOT_READ}: {why(error)}{ADVICE}")

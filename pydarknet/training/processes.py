@@ -51,14 +51,14 @@ def stream_processes(network, count):
         warnings.warn("processes share the work on Linux only: training goes on in one process", stacklevel=3)
         yield network.train_call
         return
-    team = _Team(network, count)
+    processes = _Processes(network, count)
     try:
-        yield team.train_call
+        yield processes.train_call
     finally:
-        team.close()
+        processes.close()
 
 
-class _Team:
+class _Processes:
     """This process and its workers."""
 
     def __init__(self, network, count):
