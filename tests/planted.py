@@ -99,14 +99,14 @@ FAULTS = [
     Fault(
         "the sweep takes the user's own *.tmp",
         "training/backups.py",
-        'glob(".pydarknet-*.tmp")',
+        'glob(".pydarknet-" + 16 * "[0-9a-f]" + ".tmp")',
         'glob("*.tmp")',
         "training/test_backups.py",
     ),
     Fault(
         "the sweep takes hidden *.tmp of others",
         "training/backups.py",
-        'glob(".pydarknet-*.tmp")',
+        'glob(".pydarknet-" + 16 * "[0-9a-f]" + ".tmp")',
         'glob(".*.tmp")',
         "training/test_backups.py",
     ),

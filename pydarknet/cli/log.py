@@ -82,14 +82,14 @@ class FileLog(Report):
     """Appends to the file at ``path``, whole lines at once.
 
     A run that begins writes ``header`` first. One that goes on ``after`` an iteration, with this ``average`` of the loss, takes
-    back what it logged of later ones: it was killed after its last checkpoint, and comes to them again. With ``every`` it logs
-    every so many iterations, and those with a measurement or a sample. What standard output or standard error goes to is
-    written through these: each writer of a file has a place in it of its own, where it would write over the other. Only a file
-    is looked into, no pipe, and no other run logs to it meanwhile. Raises TrainingError if the file cannot be written, or
-    another run is writing it.
+    back what it logged of later ones, and of that one if it is ``unfinished``: it was killed after its last checkpoint, and
+    comes to them again. With ``every`` it logs every so many iterations, and those with a measurement or a sample. What
+    standard output or standard error goes to is written through these: each writer of a file has a place in it of its own,
+    where it would write over the other. Only a file is looked into, no pipe, and no other run logs to it meanwhile. Raises
+    TrainingError if the file cannot be written, or another run is writing it.
     """
 
-    def __init__(self, path, header, after=None, average=None, every=1):
+    def __init__(self, path, header, after=None, average=None, unfinished=False, every=1):
         self.name, self._every = show(path), every
         head = self.head(header)
         with reported(TrainingError, path, "cannot write the log"):
@@ -97,7 +97,7 @@ class FileLog(Report):
             self._file = open(path, "a", encoding="utf-8") if stream is None else open(os.dup(stream), "w", encoding="utf-8")
             if stream is None and os.path.isfile(path):
                 _hold(self._file, self.name)
-                goes_on = _take_back(path, head[0], after, average)
+                goes_on = _take_back(path, head[0], after, average, unfinished)
             if not goes_on:
                 self._put(head)
 
@@ -172,14 +172,17 @@ def _stream_at(path):
     return None
 
 
-def _take_back(path, head, after, average):
+def _take_back(path, head, after, average, unfinished=False):
     """Cut off what the run of the header ``head`` logged beyond ``after``; return whether it goes on in this log.
 
-    Of any other log all is kept. A line that was cut in the middle is ended.
+    If that iteration is ``unfinished``, what was logged of it goes too. Of any other log all is kept. A line that was cut in
+    the middle is ended.
     """
     with open(path, "rb+") as file:
         lines = file.readlines()
         goes_on, end = _place(lines, head, after, average)
+        while goes_on and unfinished and end and _figures(lines[end - 1])[0] == after:
+            end -= 1
         if end < len(lines):
             file.truncate(sum(map(len, lines[:end])))
         if end and not lines[end - 1].endswith(b"\n"):

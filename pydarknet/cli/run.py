@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 
 import click
 
@@ -32,13 +32,16 @@ def run_and_tell(trainer, steps, backups, reports, samples, print_every, checkpo
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
         step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stop)
     if not trainer.done:
-        _tell_saved(trainer, _saved(backups.save, stop))
+        try:
+            _tell_saved(trainer, _saved(backups.save, stop))
+        except PydarknetError:
+            _tell_what_is_saved(trainer, backups)
+            raise
         sys.exit(stop.code)
     try:
         final = _saved(backups.save_final, stop)
     except PydarknetError:
-        if backups.saved == trainer.iteration:
-            _tell_saved(trainer, backups.checkpoint)
+        _tell_what_is_saved(trainer, backups)
         raise
     if trainer.stopped_early:
         tell(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
@@ -59,7 +62,8 @@ def follow(trainer, steps, stop):
 def _what_is_kept(backups, going_on):
     """One line: which files of an earlier run get another name when this one would replace them."""
     names = ", ".join(f"{show(old.name)} as {show(new.name)}" for old, new in backups.kept.items())
-    if going_on and not {*backups.kept} <= {backups.final, backups.checkpoint, backups.cfg}:  # the rest may be its own
+    checkpoints = {backups.checkpoint, backups.previous}
+    if going_on and not {*backups.kept} <= {backups.final, *checkpoints, backups.cfg}:  # the rest may be its own
         return f"{show(backups.folder)} holds files that may be another run's; if they are, they are kept: {names}"
     advice = (
         "--overwrite replaces them" if going_on else "--overwrite replaces them, and --resume goes on with that run instead"
@@ -68,27 +72,43 @@ def _what_is_kept(backups, going_on):
 
 
 def _run(trainer, steps, backups, reports, samples, stop):
-    """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved."""
-    begun, step = trainer.iteration, None
-    stop.rescue = lambda: backups.save() if trainer.iteration > begun else None
+    """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved.
+
+    A step is saved when it has been logged: what a killed run logged beyond its checkpoint is taken back, and what was missing
+    would be missing for ever. One with which not all went well is put back, to be measured, logged and saved again.
+    """
+    begun, step, pending = trainer.iteration, None, False
+
+    def save():
+        if pending:
+            trainer.put_back(step)
+        return backups.save()
+
+    stop.rescue = lambda: save() if trainer.iteration > begun else None
     try:
         while True:
             with stop.undisturbed():
                 if (found := next(steps, None)) is None:
                     break
-                step = found
-                backups.after(step)
+                step, pending = found, True
                 sample = samples.after(step, trainer.validation is not None) if samples else None
             for report in reports:
                 report(step, sample)
+            with stop.undisturbed():
+                backups.after(step)
+                pending = False
             if stop:
                 break
     except Diverged:
         raise
-    except Exception:  # of a mistake in the program too: the work is not lost with it
+    except Exception as first:  # of a mistake in the program too: the work is not lost with it
         if trainer.iteration > begun:
-            with suppress(PydarknetError):  # the first error is the one to tell
-                _tell_saved(trainer, _saved(backups.save, stop))
+            try:
+                _tell_saved(trainer, _saved(save, stop))
+            except PydarknetError as error:
+                if str(error) != str(first):
+                    tell(error)
+                _tell_what_is_saved(trainer, backups)
         raise
     finally:
         steps.close()
@@ -97,6 +117,16 @@ def _run(trainer, steps, backups, reports, samples, stop):
 
 def _tell_saved(trainer, path):
     tell(f"saved {show(path)} after iteration {trainer.iteration}; --resume goes on")
+
+
+def _tell_what_is_saved(trainer, backups):
+    """After a save that was refused."""
+    if backups.saved == trainer.iteration:
+        _tell_saved(trainer, backups.checkpoint)
+        return
+    at = backups.goes_on_after
+    what = "there is no checkpoint to go on from" if at is None else f"--resume goes on after iteration {at}"
+    tell(f"not saved after iteration {trainer.iteration}; {what}")
 
 
 def _saved(save, stop):

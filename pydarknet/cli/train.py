@@ -306,9 +306,10 @@ def train(
             trainer.interrupted = lambda: bool(stop)
             if log_file and ranks.first:
                 head = header(trainer, shlex.join(["pydarknet", *typed_words()]), srand)
-                reports.append(stack.enter_context(open_log(log_file, head, after, trainer.avg_loss, log_every)))
+                at = after, trainer.avg_loss, trainer.unfinished
+                reports.append(stack.enter_context(open_log(log_file, head, *at, log_every)))
             if tensorboard and ranks.first:
-                reports.append(stack.enter_context(TensorBoard(tensorboard, after)))
+                reports.append(stack.enter_context(TensorBoard(tensorboard, after and after - trainer.unfinished)))
             if plot_file and ranks.first:
                 reports.append(stack.enter_context(Picture(plot_file, unit_of(corpus))))
         if not ranks.first:

@@ -162,6 +162,7 @@ class Backups:
         self.cfg = self.folder / f"{self.base}.cfg"
         self._cfg_text = cfg_text and cfg_text.encode("utf-8", "surrogateescape")
         self.saved: int | None = None  # the iteration of the last checkpoint
+        self._begun = trainer.iteration
         self.kept: dict[Path, Path] = {}
         self._lock = lock or _locked(self.folder, self.base)
         try:
@@ -180,6 +181,16 @@ class Backups:
 
     def __exit__(self, *_):
         self._lock.close()
+
+    @property
+    def goes_on_after(self):
+        """The iteration after which --resume would go on with this run; None where there is no checkpoint of it."""
+        return self._begun if self.saved is None and self._resumed else self.saved
+
+    @property
+    def previous(self):
+        """The checkpoint before the newest."""
+        return _previous(self.checkpoint)
 
     @property
     def cfg_is_ours(self):
@@ -244,8 +255,9 @@ class Backups:
 
     def _keep_lock(self):
         """If the lock, or the folder with it, has been taken away, make both again; what another run has left since is kept."""
-        if not self._lock.lost:
-            return
+        with reported(TrainingError, self.folder, "cannot save weights in this folder"):
+            if not self._lock.lost:
+                return
         lock = _locked(self.folder, self.base)
         self._lock.close()
         self._lock = lock
@@ -284,13 +296,13 @@ class Backups:
         with reported(CheckpointError, self.checkpoint, "cannot save the checkpoint"):
             self._make_way_for_checkpoint()
             with suppress(FileNotFoundError):
-                os.replace(self.checkpoint, _previous(self.checkpoint))
+                os.replace(self.checkpoint, self.previous)
             os.replace(_new(self.checkpoint), self.checkpoint)
 
     def _make_way_for_checkpoint(self):
         kept = self._make_way(self.checkpoint)
-        if not self._make_way(_previous(self.checkpoint)) and kept and not self._resumed:
-            _previous(self.checkpoint).unlink(missing_ok=True)  # older still, and of no use to this run
+        if not self._make_way(self.previous) and kept and not self._resumed:
+            self.previous.unlink(missing_ok=True)  # older still, and of no use to this run
         if not self._resumed:  # what stands beside this run's checkpoint is this run's when it goes on
             for path in list(self.kept):
                 self._make_way(path)
@@ -328,9 +340,10 @@ class Backups:
             names[self.checkpoint], readable = self._name_of_earlier(self.checkpoint)
             if self._resumed and readable:
                 del names[self.checkpoint]
-        before = _previous(self.checkpoint)
-        if not self._resumed and before.is_file() and (not readable or self._begun_with(before)):
-            names[before], _ = self._name_of_earlier(before, names.values())
+        if self.previous.is_file():
+            name, of_use = self._name_of_earlier(self.previous, names.values())
+            if not of_use or (not self._resumed and (not readable or self._begun_with(self.previous))):
+                names[self.previous] = name
         return names
 
     def _begun_with(self, path):
@@ -347,14 +360,15 @@ class Backups:
         return [self.checkpoint, self.backup, self.final, *best, *cfg, *present]
 
     def _due(self, iteration):
-        return iteration % self.keep_every == 0 and self.trainer.iteration < iteration <= self.trainer.max_batches
+        first = self.trainer.iteration + (not self.trainer.unfinished)  # that is still to be saved
+        return iteration % self.keep_every == 0 and first <= iteration <= self.trainer.max_batches
 
     def _numbered(self, iteration):
         return self.folder / f"{self.base}_{iteration}.weights"
 
     def _check(self):
         """Find out now what could not be written later."""
-        for path in (*self.planned(), _new(self.checkpoint), _previous(self.checkpoint)):
+        for path in (*self.planned(), _new(self.checkpoint), self.previous):
             if path not in self.kept:
                 with reported(TrainingError, path, "cannot be written", "; choose another folder with --backup DIR"):
                     check_writable(path)
@@ -377,7 +391,7 @@ class Backups:
         with suppress(OSError):
             os.utime(self._lock.path)
             now = os.stat(self._lock.path).st_mtime
-            for path in self.folder.glob(".pydarknet-*.tmp"):
+            for path in self.folder.glob(".pydarknet-" + 16 * "[0-9a-f]" + ".tmp"):
                 with suppress(OSError):  # one that another run takes away just now keeps none of the others
                     if path.stat().st_mtime < now - FORGOTTEN:
                         path.unlink()

@@ -151,6 +151,17 @@ class Trainer:
         """Whether nothing is left to do."""
         return self._unmeasured is None and (self.iteration >= self.max_batches or self.stopped_early)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether its last iteration is still to be measured and yielded."""
+        return self._unmeasured is not None
+
+    def put_back(self, step: Step) -> None:
+        """Yield ``step``, the last one, once more when the run goes on, and measure again: not all was done that follows it."""
+        self._unmeasured = {name: getattr(step, name) for name in UNMEASURED}
+        if self.validation:
+            self.validation.forget()
+
     def checkpoint(self) -> Checkpoint:
         """A :class:`~pydarknet.training.checkpoint.Checkpoint` to write before the next iteration."""
         return run_state.checkpoint_of(self._owners(), run_state.meaning(self.network), self.text_digest)

@@ -41,7 +41,7 @@ class Validation:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be a whole number from 1")
         self.network = network
-        self.corpus = corpus
+        self.corpus, self._digest = corpus, corpus.digest()  # now: later a file may have shrunk
         self.patience, self.plateau = patience, plateau
         samples = network.streams * network.time_steps * network.subdivisions
         self.every = every or max(100, math.ceil(len(corpus) * FORWARD / (samples * 0.1)))
@@ -52,6 +52,7 @@ class Validation:
         self.since_lowest = self.since_cut = 0
         self.rate_factor = 1.0
         self.recent = []
+        self._before = self._seen()
 
     def __repr__(self):
         best = "not measured yet" if self.best_loss is None else f"best {self.best_loss:.4f} nats at {self.best_iteration}"
@@ -62,6 +63,7 @@ class Validation:
 
         Raises Interrupted, with all as it was before, if ``interrupted()`` is true on the way.
         """
+        self._before = self._seen()
         regular = iteration % self.every == 0
         if not regular and not last:
             return None
@@ -71,6 +73,10 @@ class Validation:
         if regular:
             self._note(loss)
         return loss
+
+    def forget(self):
+        """Be as before the last call of :meth:`after`."""
+        vars(self).update(self._before)
 
     def _note(self, loss):
         self.recent = [*self.recent, loss][-RECENT:]
@@ -97,8 +103,10 @@ class Validation:
 
     def facts(self):
         """What it has seen, and of which text."""
-        seen = {name: getattr(self, name) for name in (*SEEN, "recent")}
-        return {"validation": {"text": self.corpus.digest(), **seen}}
+        return {"validation": {"text": self._digest, **self._seen()}}
+
+    def _seen(self):
+        return {name: getattr(self, name) for name in (*SEEN, "recent")}
 
     def check(self, facts, arrays):
         """Raise ValueError for what no measurements can have left."""
@@ -125,7 +133,7 @@ class Validation:
         known = facts.get("validation") or {}
         if type(known) is not dict:
             raise ValueError("has no usable 'validation'")
-        return known if known.get("text") == self.corpus.digest() else {}
+        return known if known.get("text") == self._digest else {}
 
     def measure(self, interrupted=None):
         """The mean cross-entropy of the held-out text, in nats a symbol. Raises Interrupted if ``interrupted()`` on the way."""

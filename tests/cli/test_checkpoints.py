@@ -14,9 +14,12 @@ import pytest
 from command_line import run
 from runs import bytes_of, cfg_text, write_cfg, write_text
 
+from pydarknet.cli.log import JsonLog
+from pydarknet.errors import CheckpointError, TextError, TrainingError, WeightsError
 from pydarknet.system.locks import Lock
 from pydarknet.training.backups import Backups, newest_checkpoint
 from pydarknet.training.checkpoint import LONGEST_HEADER, read_checkpoint, write_checkpoint
+from pydarknet.training.samples import Samples
 from pydarknet.training.trainer import Trainer
 
 NEWER = b"PYDNCKPT\x02\0\0\0\0\0\0\0 of a newer version"
@@ -417,7 +420,8 @@ def test_what_is_named_in_the_end_is_there(here, words):
     code = """if True:
         import shutil, sys
         from pydarknet.cli import main
-        from pydarknet.training.trainer import Trainer
+        from pydarknet.training.samples import Samples
+from pydarknet.training.trainer import Trainer
         step = Trainer.step
         def stepped(self):
             found = step(self)
@@ -452,3 +456,152 @@ def test_a_run_begun_from_one_tells_how_it_goes_on_and_leaves_the_log_of_the_fir
         line = result.out.decode().partition("Train on:   ")[2]
         again = run(*line.split()[1:])
         assert again.code == 0, (line, again)
+
+
+def once(monkeypatch, owner, name, fails):
+    """Let ``owner.name`` raise what ``fails(*arguments)`` gives, the first time that it gives something."""
+    real, done = getattr(owner, name), []
+
+    def patched(*arguments, **options):
+        error = None if done else fails(*arguments)
+        if error:
+            done.append(error)
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, patched)
+    return done
+
+
+def refused(path):
+    return WeightsError(f"{path}: cannot save the weights: Permission denied")
+
+
+FAULTS = {
+    "the best weights": (Backups, "_save_weights", lambda self, path: path == self.best and refused(path)),
+    "weights along the way": (Backups, "_save_weights", lambda self, path: path.name == "tiny_4.weights" and refused(path)),
+    "a line of the log": (
+        JsonLog,
+        "_put",
+        lambda self, lines: '"iteration": 3,' in lines[0] and TrainingError("the disk is full"),
+    ),
+    "a sample": (Samples, "after", lambda self, step, measured: step.iteration == 5 and TextError("no words")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("held_out", [True, False])
+def test_what_could_not_be_written_once_is_written_by_going_on(here, monkeypatch, fault, held_out):
+    """Going on after an error, a run leaves what it would have left without, the log included."""
+    if fault == "the best weights" and not held_out:
+        pytest.skip("there are none")
+    words = [
+        *("--valid-fraction", ".2", "--valid-every", "2") * held_out,
+        "--save-every",
+        2,
+        "--max-batches",
+        6,
+        "--sample-every",
+        1,
+    ]
+    train(*words, "--backup", "whole", "--log", "whole.jsonl")
+    owner, name, fails = FAULTS[fault]
+    done = once(monkeypatch, owner, name, fails)
+    result = train(*words, "--log", "log.jsonl", code=1)
+    assert done and "; --resume goes on\n" in result.err
+    train(*words, "--resume", "--log", "log.jsonl")
+    left, expected = bytes_of(here), bytes_of(here.parent / "whole")
+    del left["tiny.checkpoint.previous"], expected["tiny.checkpoint.previous"]  # that of the error is beside the others
+    assert left == expected
+    of_time = ("time", "seconds", "command", "started")
+    found, expected = (
+        [
+            {key: value for key, value in json.loads(line).items() if key not in of_time}
+            for line in Path(log).read_text().splitlines()
+        ]
+        for log in ("log.jsonl", "whole.jsonl")
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_kill_beside_a_save_leaves_no_hole_in_the_log(here, moment):
+    code = """if True:
+        import os, sys
+        from pydarknet.cli import main
+        from pydarknet.training.backups import Backups
+        real, moment = Backups.save, sys.argv[1]
+        def save(self):
+            if moment == "after":
+                real(self)
+            if self.trainer.iteration == 4:
+                os._exit(9)
+            return real(self)
+        Backups.save = save
+        sys.exit(main(sys.argv[2:]))
+    """
+    words = [
+        "train",
+        "tiny.cfg",
+        "text.bin",
+        "-srand",
+        "1",
+        "--quiet",
+        "--save-every",
+        "2",
+        "--max-batches",
+        "6",
+        "--log",
+        "log.jsonl",
+    ]
+    assert subprocess.run([sys.executable, "-c", code, moment, *words]).returncode == 9
+    train("--resume", "--save-every", 2, "--max-batches", 6, "--log", "log.jsonl")
+    records = map(json.loads, Path("log.jsonl").read_text().splitlines())
+    assert [record["iteration"] for record in records if "avg_loss" in record] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("save_every", [2, 100])
+def test_a_save_that_fails_after_an_error_is_told_with_what_is_lost(here, monkeypatch, save_every):
+    once(monkeypatch, Trainer, "_iterate", lambda self: self.iteration == 3 and TextError("text.bin: gone"))
+    once(
+        monkeypatch,
+        Backups,
+        "_save_checkpoint",
+        lambda self: self.trainer.iteration == 3 and CheckpointError("a: the disk is full"),
+    )
+    result = train("--save-every", save_every, "--max-batches", 6, code=1)
+    what = "--resume goes on after iteration 2" if save_every == 2 else "there is no checkpoint to go on from"
+    told = ["a: the disk is full", f"not saved after iteration 3; {what}", "text.bin: gone"]
+    assert result.err.splitlines() == [f"pydarknet: {line}" for line in told]
+
+
+def test_a_run_that_went_on_tells_where_the_next_does(here, monkeypatch):
+    train("--max-batches", 3)
+    once(monkeypatch, Backups, "_save_checkpoint", lambda self: CheckpointError("a: the disk is full"))
+    told = train("--resume", "--max-batches", 5, code=1).err.splitlines()
+    assert told[-2:] == [
+        "pydarknet: not saved after iteration 5; --resume goes on after iteration 3",
+        "pydarknet: a: the disk is full",
+    ]
+
+
+def test_a_folder_that_became_a_link_to_itself_is_named(here, monkeypatch):
+    def leave(self, step):
+        if step.iteration == 2:
+            here.rename(here.with_name("elsewhere"))
+            here.symlink_to(here.name)
+
+    once(monkeypatch, Backups, "after", leave)
+    result = train("--save-every", 3, "--max-batches", 6, code=1)
+    assert "pydarknet: backup: cannot save weights in this folder: Too many levels of symbolic links\n" in result.err
+    assert "pydarknet: not saved after iteration 3; there is no checkpoint to go on from\n" in result.err
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_one_before_the_newest_that_cannot_be_read_is_kept(here, resume):
+    train("--max-batches", 6, "--save-every", 3)
+    (here / "tiny.checkpoint.previous").write_bytes(NEWER)
+    result = train("--max-batches", 9, "--save-every", 3, *["--resume"] * resume)
+    assert "tiny.checkpoint.previous as tiny_unreadable.checkpoint" in result.err and "another run's" not in result.err
+    assert (here / "tiny_unreadable.checkpoint").read_bytes() == NEWER
+    assert read_checkpoint(here / "tiny.checkpoint.previous").facts["iteration"] == 6

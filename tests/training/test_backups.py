@@ -460,16 +460,16 @@ def test_parameters_that_are_not_finite_replace_nothing(tmp_path):
 
 
 def test_what_a_killed_process_left_is_swept_in_time(tmp_path):
-    old, new = tmp_path / ".pydarknet-00.tmp", tmp_path / ".pydarknet-11.tmp"
+    old, new = (tmp_path / f".pydarknet-{digit * 16}.tmp" for digit in "0f")
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - backups_module.FORGOTTEN - 5,) * 2)
-    others = [tmp_path / name for name in ("notes.tmp", ".hidden.tmp", "pydarknet-00.tmp", ".pydarknet-00.tmp.txt")]
+    others = [tmp_path / name for name in ("notes.tmp", ".hidden.tmp", ".pydarknet-notes.tmp", old.name[1:], f"{old.name}.txt")]
     for path in others:
         path.write_bytes(b"precious")
         os.utime(path, (0, 0))
-    for n in range(20):  # what cannot be looked at keeps none of the others
-        (tmp_path / f".pydarknet-{n}x.tmp").symlink_to("nowhere")
+    for n in range(1, 21):  # what cannot be looked at keeps none of the others
+        (tmp_path / f".pydarknet-{n:016x}.tmp").symlink_to("nowhere")
     Backups(make_trainer(tmp_path), tmp_path)
     assert not old.exists() and new.exists()  # the new one may be another run's, being written
     assert all(path.read_bytes() == b"precious" for path in others)

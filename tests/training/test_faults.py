@@ -2,6 +2,7 @@
 
 import fcntl
 import itertools
+import json
 import os
 import random
 import resource
@@ -122,7 +123,10 @@ def kill_and_resume(here, kills, iterations, save_every, seed, more=()):
     starting. On average the kills come in the first three fifths of the run, however busy the machine.
     """
     whole = ("--srand", 1, "--max-batches", iterations, "--save-every", save_every, *more)
-    undisturbed = run("train", "tiny.cfg", "text.bin", *whole, "--backup", "whole", cwd=here, timeout=600)
+    undisturbed = run(
+        "train", "tiny.cfg", "text.bin", *whole, "--backup", "whole", "--log", "whole.jsonl", cwd=here, timeout=600
+    )
+    whole += ("--log", "log.jsonl")
     assert undisturbed.returncode == 0, undisturbed.stderr
     moments, found = random.Random(seed), []
     for _ in range(kills):
@@ -150,7 +154,16 @@ def kill_and_resume(here, kills, iterations, save_every, seed, more=()):
     assert a.keys() == b.keys()
     for name in a:
         assert a[name] == b[name], f"{name} differs"
+    assert losses_of(here / "log.jsonl") == losses_of(here / "whole.jsonl")
     return found
+
+
+def losses_of(log):
+    """What the log says of the iterations of its last run, without times, and samples, which go by the time."""
+    runs = log.read_text().split('{"pydarknet"')
+    records = [json.loads(line) for line in runs[-1].splitlines()[1:]]
+    names = "iteration", "loss", "avg_loss", "valid_loss", "rate"
+    return [[record.get(name) for name in names] for record in records if "sample" not in record]
 
 
 def test_killed_at_five_random_moments(here):
@@ -346,11 +359,12 @@ def test_no_standard_error_at_all(here):
 # The text
 
 
-def test_a_text_that_shrinks_under_a_running_trainer(here):
+@pytest.mark.parametrize("held_out", [(), ("--valid-fraction", 0.01, "--valid-every", 10**6)])
+def test_a_text_that_shrinks_under_a_running_trainer(here, held_out):
     """A text over 64 MiB stays on the disk; this one is a hole of that size, which takes no room."""
     with open(here / "large.bin", "wb") as file:
-        file.truncate(65 << 20)
-    process = start("train", "tiny.cfg", "large.bin", *NO_END, "--save-every", 10**6, cwd=here)
+        file.truncate(66 << 20)
+    process = start("train", "tiny.cfg", "large.bin", *NO_END, "--save-every", 10**6, *held_out, cwd=here)
     lines_until(process, 20)
     os.truncate(here / "large.bin", 100)
     _, err = process.communicate(timeout=60)
