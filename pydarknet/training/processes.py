@@ -34,7 +34,7 @@ def stream_processes(network, count):
 
     They start with the first call and end with the context. Load weights before the first call. Where no processes can be
     had, this one does all, with a warning. Raises InputError when this network can't be trained so, and the function
-    TrainingError when a process ends or fails.
+    TrainingError when a process ends or fails, MemoryError when it has too little memory.
     """
     if count == 1:
         yield network.train_call
@@ -173,14 +173,14 @@ class _Worker:
     def finish(self):
         """Wait; return its loss."""
         try:
-            loss, error = self._pipe.recv()
+            loss, problem = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join()
             raise TrainingError(
                 f"a process that shared the work has ended (exit code {self._process.exitcode}); --processes 1 does without"
             ) from None
-        if error:
-            raise TrainingError(f"in a process that shares the work: {error}")
+        if problem:
+            raise problem
         return loss
 
     def end(self):
@@ -202,11 +202,14 @@ def _work(network, part, text, gradients, pipe):
             if random is not None:
                 network.dropout_random.bit_generator.state = random
             network.parameters.clear_gradients()
-            loss, problem = 0.0, None
+            loss = 0.0
+            problem: Exception | None = None
             try:
                 loss = network.train_call(text[0][:, part], text[1][:, part])
+            except MemoryError as error:  # the same advice helps as where this process had been alone
+                problem = MemoryError(str(error))
             except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = TrainingError(f"in a process that shares the work: {type(error).__name__}: {error}")
             pipe.send((loss, problem))
 
 

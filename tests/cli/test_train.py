@@ -645,6 +645,24 @@ def test_an_error_on_the_way_loses_nothing(here, monkeypatch, error):
     assert bytes_of("backup")["tiny_final.weights"] == bytes_of("whole")["tiny_final.weights"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
+def test_a_process_that_has_too_little_memory_gets_the_advice_that_one_alone_gets(here, monkeypatch):
+    from pydarknet.network import Network
+
+    call, alone = Network.train_call, os.getpid()
+
+    def fails_elsewhere(network, *pair):
+        if os.getpid() != alone:
+            raise MemoryError("Unable to allocate 4 MiB")
+        return call(network, *pair)
+
+    monkeypatch.setattr(Network, "train_call", fails_elsewhere)
+    result = train("text.bin", "--quiet", "--processes", 2, code=1)
+    assert result.err == (
+        "pydarknet: out of memory: Unable to allocate 4 MiB; a smaller batch, time_steps or output needs less\n"
+    )
+
+
 def test_a_mistake_in_the_program_loses_nothing_either(here, monkeypatch):
     from pydarknet.training.checkpoint import read_checkpoint
     from pydarknet.training.trainer import Trainer

@@ -277,7 +277,14 @@ def test_where_no_process_can_be_started_one_warning_is_given(tmp_path, monkeypa
     assert runs[0] == runs[1] and len(tries) == 1
 
 
-def test_an_error_in_a_worker(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "raised", "told"),
+    [
+        (ValueError("no"), TrainingError, "in a process that shares the work: ValueError: no"),
+        (MemoryError("Unable to allocate 4 MiB"), MemoryError, "Unable to allocate 4 MiB"),
+    ],
+)
+def test_an_error_in_a_worker(tmp_path, error, raised, told):
     with trainer_of(tmp_path, 2) as trainer:
         seen = trainer.network.seen
         call = trainer.network.train_call
@@ -285,11 +292,11 @@ def test_an_error_in_a_worker(tmp_path):
 
         def fails_elsewhere(*pair):
             if os.getpid() != here:
-                raise MemoryError("no more")
+                raise error
             return call(*pair)
 
         trainer.network.train_call = fails_elsewhere
-        with pytest.raises(TrainingError, match="in a process that shares the work: MemoryError: no more"):
+        with pytest.raises(raised, match=f"^{told}$"):
             trainer.step()
         assert trainer.network.seen == seen
 
