@@ -118,9 +118,9 @@ class Bar(OnStandardError):
             self._held_out = f", held out {_bits(step.valid_loss):.3f}"
         if step.valid_loss is not None or sample is not None:
             self._bar.write(self._line(step, sample), file=sys.stderr)
+        speed = self._samples / max(step.seconds, 1e-9)  # a clock may stand still
         self._bar.set_postfix_str(
-            f"{_bits(step.avg_loss):.3f} bits{self._held_out}, rate {step.rate:.2g}, {_short(self._samples / step.seconds)}/s",
-            refresh=False,
+            f"{_bits(step.avg_loss):.3f} bits{self._held_out}, rate {step.rate:.2g}, {_short(speed)}/s", refresh=False
         )
         self._bar.update()
 

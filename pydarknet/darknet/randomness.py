@@ -37,11 +37,13 @@ def check_state(facts, name):
     """Raise ValueError unless ``facts["random"][name]`` is the state of a generator; one that stands still would hang us."""
     try:
         state = facts["random"][name]
+        inner = state["state"]
+        numbers = (inner["state"], 2**128), (inner["inc"], 2**128), (state["has_uint32"], 2), (state["uinteger"], 2**32)
+        fine = all(type(number) is int and 0 <= number < end for number, end in numbers) and inner["inc"] % 2 == 1
         np.random.PCG64(0).state = state
-        moves = state["state"]["inc"] % 2 == 1
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
-        moves = False
-    if not moves:
+        fine = False
+    if not fine:
         raise ValueError("has no usable random state")
 
 

@@ -32,7 +32,7 @@ from pydarknet.system.memory import check_training_memory
 from pydarknet.text.corpus import Corpus
 from pydarknet.training import run_state
 from pydarknet.training.checkpoint import Checkpoint
-from pydarknet.training.validation import Interrupted, Validation
+from pydarknet.training.validation import MOST, Interrupted, Validation
 
 UNMEASURED = {"loss", "rate", "seconds"}  # what is kept of an iteration until its measurement has been made
 
@@ -201,13 +201,14 @@ class Trainer:
         if (arrays["offsets"] < 0).any() or (arrays["offsets"] >= len(self.corpus)).any():
             raise ValueError("has offsets outside the text")
         average = facts.get("avg_loss", "")
-        if average is not None and not (type(average) is float and math.isfinite(average)):
+        if average is not None and not (type(average) is float and 0 <= average <= MOST):
             raise ValueError("has no usable 'avg_loss'")
         unmeasured = facts.get("unmeasured")  # earlier versions did not write it
         if unmeasured is not None and not (
-            type(unmeasured) is dict
+            average is not None
+            and type(unmeasured) is dict
             and unmeasured.keys() == UNMEASURED
-            and all(type(value) is float and math.isfinite(value) for value in unmeasured.values())
+            and all(type(value) is float and 0 <= value <= MOST for value in unmeasured.values())
         ):
             raise ValueError("has no usable 'unmeasured'")
         if facts.get("iteration") != facts["seen"] // self.samples:

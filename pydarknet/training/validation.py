@@ -19,6 +19,7 @@ PLATEAU_FACTOR = 0.5  # of the learning rate
 FORWARD = 1 / 3  # of a training step's time
 
 RECENT = 8  # measurements that are kept
+MOST = 1e300  # beyond any loss or rate of a run, and what is computed from it is finite
 SEEN = ("best_loss", "best_iteration", "lowest_loss", "since_lowest", "since_cut", "rate_factor")
 
 
@@ -111,17 +112,22 @@ class Validation:
     def check(self, facts, arrays):
         """Raise ValueError for what no measurements can have left."""
         known = self._known(facts)
-        for name in SEEN if known else ():
-            value = known.get(name, "")
-            if name.startswith(("since", "best_iteration")):
-                fine = type(value) is int and 0 <= value <= facts["iteration"]
-            else:
-                fine = type(value) in (int, float) and 0 <= value <= (1 if name == "rate_factor" else 1e300)
-            if not (fine or (value is None and name.startswith(("best", "lowest")))):
-                raise ValueError(f"has no usable {name!r} of its validation")
+        if not known:
+            return
+        iteration, best, factor = facts["iteration"], known.get("best_iteration", ""), known.get("rate_factor")
+        fine = {name: type(known.get(name)) is int and 0 <= known[name] <= iteration for name in ("since_lowest", "since_cut")}
+        for name in "best_loss", "lowest_loss":
+            fine[name] = name in known and (known[name] is None or _is_loss(known[name]))
+        fine["best_iteration"] = (
+            best is None if known.get("best_loss") is None else type(best) is int and 1 <= best <= iteration
+        )
+        most_cuts = min(iteration, 1075)  # as many make 0 of it
+        fine["rate_factor"] = type(factor) in (int, float) and factor in [PLATEAU_FACTOR**n for n in range(most_cuts + 1)]
         recent = known.get("recent", [])  # earlier versions did not write it
-        if type(recent) is not list or not all(type(value) in (int, float) and 0 <= value <= 1e300 for value in recent):
-            raise ValueError("has no usable 'recent' of its validation")
+        fine["recent"] = type(recent) is list and len(recent) <= RECENT and all(map(_is_loss, recent))
+        for name, is_fine in fine.items():
+            if not is_fine:
+                raise ValueError(f"has no usable {name!r} of its validation")
 
     def take(self, facts):
         """Go on from what was seen; from nothing if it was seen on another text."""
@@ -150,3 +156,7 @@ class Validation:
                 text = self.corpus.gather(starts + t, min(steps, part - t), self.network.inputs)
                 loss += self.network.nats(text[:-1], text[1:]).sum()
         return float(loss) / (part * streams)
+
+
+def _is_loss(value):
+    return type(value) in (int, float) and 0 <= value <= MOST

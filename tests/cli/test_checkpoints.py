@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run
-from runs import bytes_of, cfg_text, write_cfg, write_text
+from runs import bytes_of, cfg_text, shown_on_terminal, write_cfg, write_text
 
 from pydarknet.cli.log import JsonLog
 from pydarknet.errors import CheckpointError, TextError, TrainingError, WeightsError
@@ -208,13 +208,21 @@ def test_a_header_that_is_too_long_for_a_checkpoint_is_told_in_a_line(here, tmp_
         ("best_iteration", 10**200),
         ("best_iteration", 5),
         ("best_iteration", 1.0),
+        ("best_iteration", None),
+        ("best_iteration", 0),
         ("since_cut", 10**400),
         ("since_lowest", -1),
         ("rate_factor", 1e300),
         ("rate_factor", -0.5),
+        ("rate_factor", 0.0),
+        ("rate_factor", 0.3),
+        ("rate_factor", 2.0**-5),
+        ("rate_factor", True),
         ("best_loss", 10**400),
         ("best_loss", "1"),
         ("lowest_loss", -1.0),
+        ("recent", [1.0] * 9),
+        ("recent", [-1.0]),
     ],
 )
 def test_measurements_that_no_run_can_have(here, name, value):
@@ -226,6 +234,47 @@ def test_measurements_that_no_run_can_have(here, name, value):
     write_checkpoint(here / "tiny.checkpoint", replace(earlier, facts=facts))
     result = train("--resume", "--max-batches", 5, *words, code=1)
     assert result.err == f"pydarknet: backup/tiny.checkpoint: has no usable {name!r} of its validation\n"
+
+
+UNMEASURED = {"loss": 1.0, "rate": 0.1, "seconds": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("avg_loss", -1.7e308),
+        ("avg_loss", 1.7e308),
+        ("unmeasured", UNMEASURED | {"loss": -1.0}),
+        ("unmeasured", UNMEASURED | {"loss": 1.7e308}),
+        ("unmeasured", UNMEASURED | {"rate": -0.1}),
+        ("unmeasured", UNMEASURED | {"seconds": -1e-9}),
+    ],
+)
+def test_losses_that_no_run_can_have(here, name, value):
+    train("--max-batches", 4)
+    spoil(here / "tiny.checkpoint", **{name: value})
+    assert train("--resume", "--max-batches", 5, code=1).err == f"pydarknet: backup/tiny.checkpoint: has no usable {name!r}\n"
+
+
+def test_an_iteration_that_is_still_to_be_measured_has_an_average(here):
+    train("--max-batches", 4)
+    spoil(here / "tiny.checkpoint", avg_loss=None, unmeasured=UNMEASURED)
+    result = train("--resume", "--max-batches", 5, code=1)
+    assert result.err == "pydarknet: backup/tiny.checkpoint: has no usable 'unmeasured'\n"
+
+
+def test_an_iteration_while_the_clock_stood_still_is_shown_on_a_terminal(here):
+    train("--max-batches", 4)
+    spoil(here / "tiny.checkpoint", unmeasured=UNMEASURED | {"seconds": 0.0})
+    words = ("train", "tiny.cfg", "text.bin", "--resume", "--max-batches", 5)
+    code, _, shown = shown_on_terminal(*words, cwd=here.parent)
+    assert code == 0 and b"Traceback" not in shown, shown
+
+
+def spoil(path, **facts):
+    """Put other ``facts`` into the checkpoint at ``path``."""
+    earlier = read_checkpoint(path)
+    write_checkpoint(path, replace(earlier, facts=earlier.facts | facts))
 
 
 def test_final_weights_that_could_not_be_written_are_written_by_going_on(here):

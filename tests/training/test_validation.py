@@ -157,12 +157,12 @@ def test_the_regular_measurements_of_late_are_known_when_it_goes_on():
 
 NUMBERS = ("best_loss", "lowest_loss", "rate_factor")
 COUNTS = ("best_iteration", "since_lowest", "since_cut")
-NOTHING = ("best_loss", "best_iteration", "lowest_loss")  # what may not be known yet
 
 
 @pytest.mark.parametrize("name", NUMBERS + COUNTS)
 def test_what_no_measurements_can_have_left(name):
-    validation = validation_of()
+    validation = validation_of(1.0)
+    validation.after(6, last=False)
 
     def refused(value):
         facts = validation.facts()
@@ -179,12 +179,29 @@ def test_what_no_measurements_can_have_left(name):
 
     assert all(refused(value) for value in (-1, -0.5, math.nan, math.inf, "1", "", True, [], ...))
     assert refused(0.5) == (name in COUNTS)
-    assert refused(None) == (name not in NOTHING)
-    assert not refused(1) and not refused(0)
+    assert not refused(1) and refused(0) == (name in ("best_iteration", "rate_factor"))
+    assert name == "best_loss" or refused(None) == (name != "lowest_loss")
     assert refused(10**400) and refused(8) == (name in COUNTS or name == "rate_factor")
     for value in ([1], "text", 1):
         with pytest.raises(ValueError, match="^has no usable 'validation'$"):
             validation.check({"validation": value}, {})
+
+
+@pytest.mark.parametrize("known", ["best_loss", "best_iteration"])
+def test_the_best_has_a_loss_and_an_iteration_or_neither(known):
+    validation = validation_of()
+    validation.check(validation.facts() | {"iteration": 7}, {})
+    setattr(validation, known, 1)
+    with pytest.raises(ValueError, match="^has no usable 'best_iteration' of its validation$"):
+        validation.check(validation.facts() | {"iteration": 7}, {})
+
+
+def test_a_rate_that_has_been_halved_until_nothing_is_left_of_it():
+    validation = validation_of(*[1.0] * 1100, plateau=1)
+    for iteration in range(2, 2202, 2):
+        validation.after(iteration, last=False)
+        validation.check(validation.facts() | {"iteration": iteration}, {})
+    assert validation.rate_factor == 0
 
 
 def test_repr_says_the_best():
