@@ -433,6 +433,13 @@ FAULTS = [
         "cli/test_checkpoints.py",
     ),
     Fault(
+        "of checkpoints: one that is longer than the memory is read",
+        "training/checkpoint.py",
+        "    _check_memory(size, path)\n",
+        "",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
         "of checkpoints: another name that is free no more is replaced",
         "system/files.py",
         "            os.link(path, name, follow_symlinks=False)\n",

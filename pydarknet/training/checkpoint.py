@@ -28,12 +28,14 @@ import numpy as np
 from pydarknet.errors import CheckpointError
 from pydarknet.system.files import open_regular, reported, show, write_atomically
 from pydarknet.system.kinds import HEAD, kind_of
+from pydarknet.system.memory import memory_at_hand
 
 MAGIC = b"PYDNCKPT"
 VERSION = 1
 TYPES = ("<f4", "<f8", "<i8")
 _START = struct.Struct("<8sII")
 _DIGEST = 16
+CHUNK = 1 << 20  # bytes that are read at a time to compute the checksum
 LONGEST_HEADER = 1 << 20  # bytes: that of a run has some thousands, and JSON takes 25 times as much memory as its text
 
 
@@ -93,7 +95,8 @@ def _encoded(checkpoint):
 def read_checkpoint(path):
     """The :class:`Checkpoint` in the file at ``path``. Raises CheckpointError if it is not whole.
 
-    No more memory is taken than the file is long, whatever its header says.
+    Its arrays take memory only when the file is known to be whole, and there is as much: a file with holes may be far longer
+    than what it takes on the disk.
     """
     with reported(CheckpointError, path, "cannot read the checkpoint"), open_regular(path) as file:
         return _decoded(file, path)
@@ -125,15 +128,29 @@ def _decoded(file, path):
     expected = _START.size + length + sum(_bytes(*field) for field in fields.values()) + _DIGEST
     if size != expected:
         raise _damaged(path, f"it should have {expected} bytes, and has {size}")
+    _check_memory(size, path)
+    begin, left = file.tell(), size - file.tell() - _DIGEST
+    while left and (data := take(min(left, CHUNK))):
+        left -= len(data)
+    if file.read(_DIGEST) != digest.digest():
+        raise _damaged(path, "its content does not agree with its checksum")
+    file.seek(begin)
     arrays = {}
     for name, (kind, shape) in fields.items():
-        data = take(_bytes(kind, shape))
+        data = file.read(_bytes(kind, shape))
         if len(data) < _bytes(kind, shape):
             raise _damaged(path, "it became shorter while it was read")
         arrays[name] = np.frombuffer(data, kind).reshape(shape)
-    if file.read(_DIGEST) != digest.digest():
-        raise _damaged(path, "its content does not agree with its checksum")
     return Checkpoint(facts, arrays, os.fspath(path))
+
+
+def _check_memory(needed, path):
+    at_hand = memory_at_hand()
+    if at_hand is not None and needed > at_hand:
+        raise CheckpointError(
+            f"{show(path)}: reading this checkpoint needs {needed:,} bytes of memory, and {at_hand:,} can be had: "
+            "end other programs, or begin a run without it"
+        )
 
 
 def _header(data, path):
