@@ -125,6 +125,21 @@ def typed_words():
     return list(click.get_current_context().find_root().obj or [])
 
 
+def typed_without(names, start):
+    """The words as they were typed, without the options ``names``, and without ``start``, the file that the run began with."""
+    ctx = click.get_current_context()
+    typed = typed_words()
+    if ctx.command.name not in typed:
+        return typed
+    place = typed.index(ctx.command.name) + 1
+    kept = typed[:place]
+    for option, words in words_of(ctx.command, ctx, typed[place:]):
+        name = option.name if option else None
+        if name not in names and not (name is None and words == [start]):
+            kept += words
+    return kept
+
+
 command = partial(click.command, cls=Command)
 
 

@@ -1,6 +1,7 @@
 """``pydarknet train``: the loop of :class:`~pydarknet.training.trainer.Trainer` with its reports, backups and signals."""
 
 import os
+import re
 import shlex
 import time
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pydarknet.cli.commands import Number, command, typed_words
+from pydarknet.cli.commands import Number, argument, command, to_copy, typed_without, typed_words
 from pydarknet.cli.log import Picture, check_log, check_names, header, open_log
 from pydarknet.cli.options import (
     PATH,
@@ -28,7 +29,7 @@ from pydarknet.cli.streams import tell
 from pydarknet.cli.tensorboard import TensorBoard, summary_writer
 from pydarknet.darknet.recipes import cfg_path
 from pydarknet.darknet.weights import read_header
-from pydarknet.errors import TrainingError
+from pydarknet.errors import LONGEST, TrainingError
 from pydarknet.network import load_network
 from pydarknet.sharing import sharing_in_processes, sharing_of_training
 from pydarknet.system.files import check_output, check_outside, check_writable, reported, show
@@ -43,6 +44,8 @@ from pydarknet.training.samples import Samples
 from pydarknet.training.trainer import Trainer
 from pydarknet.training.validation import Validation
 from pydarknet.views.picture import check_picture
+
+OF_THE_RUN_BEFORE = ("resume", "minutes", "overwrite", "clear", "weights")  # options that a run of its own does without
 
 
 @command(
@@ -289,7 +292,9 @@ def train(
         ranks.check_alike(trainer)
         with ranks.together():
             if checkpoint:
-                trainer.restore(checkpoint)
+                run = f"{Path(folder) / base}" if resume else re.sub(r"\.checkpoint(\.new|\.previous)?$", "", begun_with)
+                symbols = None if cfg else len(corpus) + len(held_out)
+                trainer.restore(checkpoint, _command_for_this_text(run, begun_with, symbols))
         if not checkpoint:
             ranks.share(trainer)
         with ranks.together():
@@ -400,6 +405,31 @@ def _checkpoint_to_resume(folder, base, dialect):
     if dialect and dialect != (its := checkpoint.fact("dialect", str)):
         raise checkpoint.error(f"goes on as it was, of {its}: leave --dialect {dialect} out")
     return checkpoint
+
+
+def _command_for_this_text(run, start, symbols):
+    """The command, to be copied, that trains on this text from the weights of ``run``, the path of its files without ending.
+
+    It is the command at hand but for what is of that run, as ``start``, the file that it names to begin with. Of a network
+    that was chosen it takes the cfg, and holds out as much of a text of ``symbols``. None where there are no weights, or
+    where it is too long for a message.
+    """
+    files = (f"{run}{ending}" for ending in ("_best.weights", ".backup", "_final.weights"))
+    weights = next(filter(os.path.isfile, files), None)
+    if weights is None or "train" not in typed_words():
+        return None
+    words, more = typed_without(OF_THE_RUN_BEFORE, start), ["--weights", argument(weights), "-clear"]
+    if symbols:
+        words = typed_without((*OF_THE_RUN_BEFORE, "settings"), start)  # which the cfg has
+        words.insert(words.index("train") + 1, argument(f"{run}.cfg"))
+        given = click.get_current_context().params
+        if not (given["valid_file"] or given["valid_fraction"]):
+            fraction, parts = held_out_of(symbols)
+            more += ["--valid-fraction", str(fraction), "--valid-parts", str(parts)]
+    place = words.index("--") if "--" in words else len(words)
+    words[place:place] = more
+    told = to_copy(["pydarknet", *words])
+    return told if len(told) <= LONGEST // 2 else None
 
 
 def _tell_what_counts_no_longer(start, clear, minutes):

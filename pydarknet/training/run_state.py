@@ -29,8 +29,8 @@ def checkpoint_of(owners, cfg_meaning, text_digest):
     return Checkpoint(facts, _arrays(owners))
 
 
-def restore(owners, checkpoint, cfg_meaning, text_digest, command):
-    """Put the ``owners`` where ``checkpoint`` was made. ``command`` would start another run from its weights.
+def restore(owners, checkpoint, cfg_meaning, text_digest, command=None):
+    """Put the ``owners`` where ``checkpoint`` was made. ``command`` would start another run from its weights; it is told.
 
     Raises CheckpointError, with the owners as they were, if the checkpoint belongs to another cfg or
     text, or holds what no run of this cfg could have.
@@ -39,7 +39,8 @@ def restore(owners, checkpoint, cfg_meaning, text_digest, command):
     if checkpoint.fact("text", str) != text_digest:
         raise checkpoint.error(
             "belongs to another text: this one differs from the one the run was trained on, in content or in the part "
-            f"held out; give that text to go on, or start a run of its own from the weights: {command}"
+            "held out; give that text to go on, or start a run of its own from the weights"
+            + (f": {command}" if command else "")
         )
     arrays = _arrays(owners)
     _check_arrays(checkpoint, arrays)

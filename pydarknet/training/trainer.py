@@ -11,8 +11,6 @@ with the cfg's probability ``jump``, as a rule 1/64, and its state is cleared th
 
 import math
 import os
-import re
-import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,7 +25,6 @@ from pydarknet.errors import InputError, TextError, TrainingError
 from pydarknet.network import Network
 from pydarknet.optim.optimizers import clip_gradient
 from pydarknet.sharing import sharing_of_training
-from pydarknet.system.files import show
 from pydarknet.system.memory import check_training_memory
 from pydarknet.text.corpus import Corpus
 from pydarknet.training import run_state
@@ -166,15 +163,13 @@ class Trainer:
         """A :class:`~pydarknet.training.checkpoint.Checkpoint` to write before the next iteration."""
         return run_state.checkpoint_of(self._owners(), run_state.meaning(self.network), self.text_digest)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where ``checkpoint`` was made: from there all is as if there had been no stop. Raises CheckpointError."""
-        base = re.sub(r"\.checkpoint(\.new|\.previous)?$", "", str(checkpoint.path))
-        weights = best if os.path.isfile(best := f"{base}_best.weights") else f"{base}.backup"
-        names = [os.fsdecode(name) for name in self.corpus.names]
-        texts = names if len(names) <= 3 else ["TEXT..."]  # a folder may have thousands
-        measured = ["--valid-fraction", ".05"] * (self.validation is not None)
-        command = shlex.join(["pydarknet", "train", self.network.cfg.path, weights, *texts, "-clear", *measured])
-        run_state.restore(self._owners(), checkpoint, run_state.meaning(self.network), self.text_digest, show(command))
+    def restore(self, checkpoint: Checkpoint, command: str | None = None) -> None:
+        """Go on where ``checkpoint`` was made: from there all is as if there had been no stop.
+
+        Raises CheckpointError. If the checkpoint belongs to another text, its message tells the ``command``, if there is
+        one: it starts a run of this text from the weights of the other.
+        """
+        run_state.restore(self._owners(), checkpoint, run_state.meaning(self.network), self.text_digest, command)
 
     def _owners(self):
         owners = [self.network, self, self.optimizer]

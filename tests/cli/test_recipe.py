@@ -90,6 +90,18 @@ def test_the_commands_that_are_told_work(here, words):
         assert run(*shlex.split(line)[1:]).code == 0, line
 
 
+def test_the_command_for_another_text_takes_the_chosen_network(here):
+    words = ("train", "novel.txt", *SHORT, "--patience", "9", "--name=-q", "--backup=-z")
+    assert run(*words, "--minutes", ".1").code == 0
+    (here / "novel.txt").write_text("another text\n" * 500)
+    result = run(*words, "--minutes", ".1", "--resume")
+    line = result.err.rpartition("from the weights: ")[2]
+    told = shlex.split(line)[1:]
+    assert told[:3] == ["train", "./-z/-q.cfg", "novel.txt"] and "./-z/-q_best.weights" in told and "--minutes" not in told
+    assert told[-4::2] == ["--valid-fraction", "--valid-parts"]
+    assert run(*told, "--quiet").code == 0
+
+
 def test_new_tells_a_command_for_a_text_that_begins_with_a_dash(here):
     (here / "novel.txt").rename(here / "-t.txt")
     result = run("new", "my.cfg", "--text=-t.txt", "--minutes", ".1", "--set", "net.max_batches=3")

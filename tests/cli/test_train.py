@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import struct
+import subprocess
 import sys
 import time
 from datetime import datetime
@@ -315,6 +316,82 @@ def test_resume_of_another_cfg_or_text(here):
     assert bytes_of("backup") == before
 
 
+def told_for_another_text(*words):
+    """The words of the command that is told when ``words`` go on with another text, as bash reads them; it is run."""
+    result = run("train", *words)
+    last = result.err.splitlines()[-1]
+    assert result.code == 1 and "belongs to another text" in last, result
+    line = last.partition("or start a run of its own from the weights: ")[2]
+    split = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    told = [os.fsdecode(word) for word in split.split(b"\0")[:-1]]
+    begun = run(*told[1:])
+    assert told[0] == "pydarknet" and begun.code == 0, (line, begun)
+    return told[1:]
+
+
+def test_another_text_may_be_trained_on_by_the_command_that_is_told(here):
+    words = ("--backup", "b ' c", "--name", "mine", "--set", "net.decay=0", "--max-batches", "3", "--valid-every", "2")
+    held = write_text(here, 300, "held\nout.bin", seed=2)
+    train("text.bin", *words, "--valid", held)
+    other = write_text(here, name="other\n'one'.bin", seed=7)
+    old = ("--weights", "nothing.weights", "-clear", "--overwrite", "-resume")
+    told = told_for_another_text("tiny.cfg", other, *words, "--valid", held, *old)
+    weights = ("--weights", "b ' c/mine_best.weights", "-clear")
+    assert told == ["train", "tiny.cfg", other, *words, "--valid", held, *weights]
+    assert Path("b ' c/mine.1.checkpoint").exists() or Path("b ' c/mine_3.checkpoint").exists()
+
+
+@pytest.mark.parametrize("missing", [[], ["_best.weights"], ["_best.weights", ".backup"]])
+def test_the_weights_of_another_text_are_the_best_that_are_there(here, missing):
+    train("text.bin", "--save-every", 2, "--max-batches", 4, "--valid-fraction", ".1", "--quiet")
+    for ending in missing:
+        Path(f"backup/tiny{ending}").unlink()
+    write_text(here, name="other.bin", seed=7)
+    told = told_for_another_text("tiny.cfg", "other.bin", "text.bin", "text.bin", "text.bin", "--resume", "--max-batches", "4")
+    ending = ["_best.weights", ".backup", "_final.weights"][len(missing)]
+    texts = ["other.bin", "text.bin", "text.bin", "text.bin"]
+    assert told == ["train", "tiny.cfg", *texts, "--max-batches", "4", "--weights", f"backup/tiny{ending}", "-clear"]
+
+
+def test_the_weights_of_another_text_beside_a_link_and_beside_a_damaged_checkpoint(here):
+    train("text.bin", "--save-every", 2, "--max-batches", 5, "--quiet")
+    (here / "real").mkdir()
+    for name in "tiny.checkpoint", "tiny.checkpoint.previous":
+        Path("backup", name).rename(here / "real" / name)
+    Path("backup/tiny.checkpoint").symlink_to("../real/tiny.checkpoint")
+    Path("real/tiny.checkpoint").write_bytes(b"PYDNCKPT")
+    write_text(here, name="other.bin", seed=7)
+    told = told_for_another_text("tiny.cfg", "--resume", "--", "other.bin")
+    assert told == ["train", "tiny.cfg", "--weights", "backup/tiny.backup", "-clear", "--", "other.bin"]
+
+
+def test_the_weights_of_another_text_beside_a_checkpoint_that_is_named(here):
+    train("text.bin", "--save-every", 2, "--max-batches", 5, "--quiet")
+    write_text(here, name="other.bin", seed=7)
+    for path in "backup/tiny.checkpoint", "backup/tiny.checkpoint.previous":
+        told = told_for_another_text("tiny.cfg", path, "other.bin", "--backup", "new")
+        assert told == ["train", "tiny.cfg", "other.bin", "--backup", "new", "--weights", "backup/tiny.backup", "-clear"]
+
+
+def test_no_command_for_another_text_without_weights_or_longer_than_a_line_may_be(here):
+    train("text.bin", "--save-every", 2, "--max-batches", 5, "--quiet")
+    write_text(here, name="other.bin", seed=7)
+    end = "give that text to go on, or start a run of its own from the weights\n"
+    assert train(*["other.bin"] * 150, "--resume", code=1).err.endswith(end)
+    Path("backup/tiny.checkpoint").rename("backup/tiny_5.checkpoint")  # as a new run would keep it
+    assert train("backup/tiny_5.checkpoint", "other.bin", code=1).err.endswith(end)
+
+
+def test_the_command_for_another_text_of_darknets_spelling(here):
+    train("text.bin", "--max-batches", 3, "--quiet")
+    other = write_text(here, name="other.bin", seed=7)
+    result = run("rnn", "train", "-file", other, "tiny.cfg", "old.weights", "-resume", "--max-batches", "3")
+    line = result.err.rstrip("\n").partition("from the weights: ")[2]
+    end = "tiny.cfg --max-batches 3 --weights backup/tiny_final.weights -clear"
+    assert line == f"pydarknet rnn train -file {other} {end}"
+    assert run(*shlex.split(line)[1:]).code == 0
+
+
 def test_a_damaged_checkpoint_falls_back_aloud(here):
     train("text.bin", "--save-every", 10, "--max-batches", 25)
     checkpoint = Path("backup/tiny.checkpoint")
@@ -551,12 +628,12 @@ def test_another_text_prints_the_command_that_helps(here):
     train("text.bin", "--max-batches", 100)
     write_text(here, name="other text.bin", seed=7)
     result = train("other text.bin", "--resume", code=1)
-    assert result.err.endswith(": pydarknet train tiny.cfg backup/tiny.backup 'other text.bin' -clear\n")
+    assert result.err.endswith(": pydarknet train tiny.cfg 'other text.bin' --weights backup/tiny.backup -clear\n")
     result = run("train", "tiny.cfg", "backup/tiny.backup", "other text.bin", "-clear", "--max-batches", 2)
     assert result.code == 0 and [line[0] for line in steps(result)] == [1, 2]
     train("text.bin", "--valid-fraction", 0.1, "--max-batches", 3, "--overwrite")
     result = train("other text.bin", "--valid-fraction", 0.1, "--resume", code=1)
-    assert "train tiny.cfg backup/tiny_best.weights 'other text.bin' -clear --valid-fraction .05\n" in result.err
+    assert "train tiny.cfg 'other text.bin' --valid-fraction 0.1 --weights backup/tiny_best.weights -clear\n" in result.err
 
 
 def test_a_text_that_is_not_utf8_is_told_and_written_as_bytes(here):
