@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import click
 
-from pydarknet.cli.commands import argument, to_copy, typed_words, words_of
+from pydarknet.cli.commands import argument, to_copy, typed_without
 from pydarknet.cli.progress import make_report
 from pydarknet.cli.streams import tell
 from pydarknet.errors import PydarknetError
@@ -157,22 +157,7 @@ def tell_what_next(trainer, backups, cfg, start, as_bytes):
     if trainer.network.inputs <= 256:
         words = ["pydarknet", "generate", cfg, weights, "-len", "500", *["--bytes"] * as_bytes]
         click.echo(f"Write text: {to_copy(words)}")
-    words = _words_to_go_on(start)
+    words = typed_without(NOT_AGAIN, start)
     place = words.index("--") if "--" in words else len(words)
     words[place:place] = "--resume", "--max-batches", str(2 * trainer.max_batches)
     click.echo(f"Train on:   {to_copy(['pydarknet', *words])}")
-
-
-def _words_to_go_on(start):
-    """The command line as it was typed, without what a run that goes on does not take; ``start`` is the file it began with."""
-    ctx = click.get_current_context()
-    typed = typed_words()
-    if ctx.command.name not in typed:
-        return typed
-    place = typed.index(ctx.command.name) + 1
-    kept = typed[:place]
-    for option, words in words_of(ctx.command, ctx, typed[place:]):
-        name = option.name if option else None
-        if name not in NOT_AGAIN and not (name is None and words == [start]):
-            kept += words
-    return kept
