@@ -26,7 +26,7 @@ from pydarknet.optim.schedules import Schedule
 from pydarknet.sharing import ONE_THREAD, Sharing, sharing_of_a_call
 from pydarknet.system.files import show
 from pydarknet.system.memory import check_layer_memory
-from pydarknet.system.threads import Team, blas_limited, can_start
+from pydarknet.system.threads import blas_limited, team_of
 from pydarknet.traces import Trace
 from pydarknet.traces import trace as traced
 
@@ -205,11 +205,11 @@ class Network:
     def _team(self, symbols, train=False):
         """The threads that share out a call; while it lasts the matrix library keeps to one (:mod:`pydarknet.sharing`)."""
         sharing = self.sharing or sharing_of_a_call(self.layers, symbols.shape[1], train)
-        if sharing.threads > 1 and not can_start(sharing.threads - 1):
-            warnings.warn("no more threads can be started: one does all the work", stacklevel=5)
-            sharing = self.sharing = ONE_THREAD
-        with blas_limited(1):
-            yield Team(sharing.threads)
+        with blas_limited(1), team_of(sharing.threads) as team:
+            if team.count < sharing.threads:
+                warnings.warn("no more threads can be started: one does all the work", stacklevel=5)
+                self.sharing = ONE_THREAD
+            yield team
 
     def _checked(self, symbols: Any, least_steps: int = 1) -> np.ndarray:
         try:

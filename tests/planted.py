@@ -279,10 +279,31 @@ FAULTS = [
         "system/test_threads.py",
     ),
     Fault(
+        "a thread that is refused once is done without",
+        "system/threads.py",
+        "if time.monotonic() > until:",
+        "if until:",
+        "system/test_threads.py",
+    ),
+    Fault(
+        "a thread that has ended without a word is waited for",
+        "system/threads.py",
+        "thread() is None for thread",
+        "thread() is self for thread",
+        "system/test_threads.py",
+    ),
+    Fault(
+        "a run does not wait for the others",
+        "system/threads.py",
+        "            self._meet(0)\n        except _Over:\n            raise",
+        "        except _Over:\n            raise",
+        "system/test_threads.py",
+    ),
+    Fault(
         "the matrix library keeps all its threads",
         "network.py",
-        "with blas_limited(1):",
-        "with blas_limited(10**6):",
+        "with blas_limited(1),",
+        "with blas_limited(10**6),",
         "test_network.py",
     ),
     Fault(
@@ -295,8 +316,8 @@ FAULTS = [
     Fault(
         "the threads that were chosen are not used",
         "network.py",
-        "yield Team(sharing.threads)",
-        "yield Team(1)",
+        "team_of(sharing.threads) as team",
+        "team_of(1) as team",
         "test_network.py",
     ),
     Fault(

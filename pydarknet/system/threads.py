@@ -9,26 +9,40 @@ Source: OpenBLAS's ``openblas_get_num_threads`` and ``openblas_set_num_threads``
 ``scipy_`` before and ``64_`` after the names.
 """
 
+import _thread
 import ctypes
 import functools
 import itertools
 import sys
 import threading
-from contextlib import contextmanager
+import time
+import weakref
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 
-from pydarknet.errors import TrainingError
-
 _NAMES = "scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads"
 _HOMES = "numpy._core._multiarray_umath", "numpy.core._multiarray_umath"  # of NumPy 2 and 1
+LOOK = 0.05  # seconds after which who waits looks whether the others are still there
+PATIENCE = 0.2  # seconds that a thread may be refused: one that has ended counts until the system has let go of it
 
 
 class Team:
-    """``count`` threads that share out the work of a call, the calling thread among them."""
+    """``count`` threads that share out the work of a call, the calling thread among them: see :func:`team_of`.
+
+    It may happen that a thread ends without a word, when not even the memory to tell of it is left. So who waits for others
+    looks now and then whether they are still there.
+    """
 
     def __init__(self, count=1):
         self.count = count
+        self._threads = []  # weak references to what a thread alone holds, until it ends
+        self._gates = [threading.Lock() for _ in range(count)]  # where each waits for the others, closed while it does
+        self._lock, self._come = threading.Lock(), 0  # how many have come to the gates
+        self._job: Any = None  # the work of a run, and numpy's settings for errors in it
+        self._errors: list[BaseException] = []
+        self._over = False
 
     def shares(self, size):
         """``size`` things in ``count`` runs of about equal length: slices."""
@@ -43,66 +57,119 @@ class Team:
     def run(self, work):
         """Call ``work(n, meet)`` for each n below ``count``, on a thread each, and wait for all.
 
-        ``meet()`` waits until all have come there. An error in one of them ends all, and is raised here. Raises TrainingError
-        when a thread cannot be started.
+        ``meet()`` waits until all have come there. An error in one of them ends all, and the team, and is raised here.
         """
         if self.count == 1:
             work(0, lambda: None)
             return
-        barrier = threading.Barrier(self.count)
-        errors, settings = [], np.geterr()
-
-        def guarded(n):
-            try:
-                with np.errstate(**settings):
-                    work(n, barrier.wait)
-            except threading.BrokenBarrierError:
-                pass  # it stopped because another has
-            except BaseException as error:
-                errors.append(error)
-                barrier.abort()
-
-        started = []
+        self._job = work, np.geterr()
         try:
-            for n in range(1, self.count):
-                thread = threading.Thread(target=guarded, args=(n,), daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as error:
-                    raise TrainingError(
-                        f"cannot start a thread to share the work: {error}; with OPENBLAS_NUM_THREADS=1 none is needed"
-                    ) from None
-                started.append(thread)
-            guarded(0)
-        except BaseException:  # no more threads can be had, or Ctrl-C between the lines
-            barrier.abort()
+            self._meet(0)
+            work(0, functools.partial(self._meet, 0))
+            self._meet(0)
+        except _Over:
+            raise self._errors[0] if self._errors else MemoryError("a thread that shared the work has ended") from None
+        except BaseException as error:
+            self._errors.append(error)
+            self._stop()
             raise
         finally:
-            for thread in started:
-                thread.join()
-        if errors:
-            raise errors[0]
+            self._job = None
+
+    def start(self):
+        """Start the threads; return whether all could be had."""
+        for gate in self._gates:
+            gate.acquire()
+        if not all(self._start_thread(n) for n in range(1, self.count)):
+            return False
+        try:
+            self._meet(0)
+        except _Over:
+            return False
+        return True
+
+    def end(self):
+        """End the threads, and wait until they have ended."""
+        self._stop()
+        while any(thread() is not None for thread in self._threads):
+            time.sleep(1e-4)
+        self._errors.clear()
+
+    def _start_thread(self, n):
+        # A Thread of the threading module would wait for ever for one that dies before it has told that it has begun.
+        serve, until = functools.partial(self._serve, n), time.monotonic() + PATIENCE
+        while True:
+            try:
+                _thread.start_new_thread(serve, ())
+            except (RuntimeError, MemoryError):
+                if time.monotonic() > until:
+                    return False
+                time.sleep(1e-3)
+            else:
+                self._threads.append(weakref.ref(serve))
+                return True
+
+    def _serve(self, n):
+        """What the thread ``n`` does until the team ends."""
+        meet = functools.partial(self._meet, n)
+        try:
+            meet()  # to tell that it is there
+            while True:
+                meet()
+                work, settings = self._job
+                with np.errstate(**settings):
+                    work(n, meet)
+                meet()
+        except _Over:
+            pass
+        except BaseException as error:
+            self._errors.append(error)
+            self._stop()
+
+    def _meet(self, n):
+        """As thread ``n``, wait until all have come. Raises _Over when the team has ended."""
+        with self._lock:
+            self._come = (self._come + 1) % self.count
+            last = self._come == 0
+        if last:
+            self._open(n)
+        else:
+            while not self._gates[n].acquire(timeout=LOOK) and not self._over:
+                if any(thread() is None for thread in self._threads):
+                    self._stop()
+        if self._over:
+            raise _Over
+
+    def _open(self, own=None):
+        for n, gate in enumerate(self._gates):
+            if n != own:
+                with suppress(RuntimeError):  # it is open: the team ends
+                    gate.release()
+
+    def _stop(self):
+        self._over = True
+        self._open()
+
+
+class _Over(Exception):
+    """The team ends: another thread has failed, or there is no more work."""
 
 
 ALONE = Team()
 
 
-def can_start(count):
-    """Whether ``count`` threads more can run at once: the system may bound them (``ulimit -u``)."""
-    ready = threading.Event()
-    started = []
+@contextmanager
+def team_of(count):
+    """A :class:`Team` of ``count`` threads, which end with the context; :data:`ALONE` where so many cannot be had.
+
+    The system may bound them (``ulimit -u``), or have no memory for one more. They are started here, not in the midst of a
+    call, when what has been shared out could no longer be done alone.
+    """
+    team = Team(count)
     try:
-        for _ in range(count):
-            started.append(threading.Thread(target=ready.wait, daemon=True))
-            started[-1].start()
-    except RuntimeError:
-        started.pop()
-        return False
+        yield team if team.start() else ALONE
     finally:
-        ready.set()
-        for thread in started:
-            thread.join()
-    return True
+        team.end()
 
 
 @functools.cache

@@ -1,24 +1,46 @@
 """Threads of our own: what they share out is whole again, and an error in one ends all."""
 
+import _thread
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from command_line import run
-from runs import write_cfg, write_text
 
 from pydarknet import load_network
 from pydarknet import network as network_module
-from pydarknet.errors import TrainingError
 from pydarknet.layers.gru import GRU
 from pydarknet.layers.layer import OneHot
 from pydarknet.layers.lstm import LSTM
 from pydarknet.sharing import Sharing
-from pydarknet.system.threads import Team, blas_limited, blas_threads, can_start
+from pydarknet.system import threads
+from pydarknet.system.threads import ALONE, Team, blas_limited, blas_threads, team_of
 
+START = _thread.start_new_thread
 T, B, H = 70, 5, 12  # more than one block of steps
+
+
+@contextmanager
+def all_of(count):
+    with team_of(count) as team:
+        assert team.count == count
+        yield team
+    assert _thread._count() == 0  # though it has just ended
+
+
+def refuse(function, arguments):
+    raise RuntimeError("can't start new thread")
+
+
+def die(*_):
+    raise MemoryError
 
 
 def test_a_team_calls_all_and_meets():
@@ -30,9 +52,24 @@ def test_a_team_calls_all_and_meets():
                 seen.append((round_, n))
             meet()
 
-    Team(3).run(work)
-    assert sorted(seen) == [(round_, n) for round_ in range(50) for n in range(3)]
-    assert [round_ for round_, _ in seen] == [round_ for round_ in range(50) for _ in range(3)]
+    with all_of(3) as team:
+        for _ in range(2):
+            seen.clear()
+            team.run(work)
+            assert sorted(seen) == [(round_, n) for round_ in range(50) for n in range(3)]
+            assert [round_ for round_, _ in seen] == [round_ for round_ in range(50) for _ in range(3)]
+
+
+def test_a_run_waits_for_all():
+    done = []
+
+    def work(n, meet):
+        time.sleep(0.02 * n)
+        done.append(n)
+
+    with all_of(3) as team:
+        team.run(work)
+        assert done == [0, 1, 2]
 
 
 @pytest.mark.parametrize("fails", [0, 2])
@@ -43,10 +80,23 @@ def test_an_error_in_one_ends_all(fails):
             raise ValueError("here")
         meet()
 
-    before = threading.active_count()
-    with pytest.raises(ValueError, match="here"):
-        Team(3).run(work)
-    assert threading.active_count() == before
+    with all_of(3) as team:
+        for _ in range(2):  # and there is no work for them after it
+            with pytest.raises(ValueError, match="here"):
+                team.run(work)
+
+
+def test_ctrl_c_ends_all():
+    def work(n, meet):
+        meet()
+        if n == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        meet()
+
+    with pytest.raises(KeyboardInterrupt), all_of(3) as team:
+        team.run(work)
+    assert _thread._count() == 0
 
 
 def test_settings_for_errors_hold_in_every_thread():
@@ -55,25 +105,61 @@ def test_settings_for_errors_hold_in_every_thread():
     def work(n, meet):
         found[n] = np.geterr()
 
-    with np.errstate(over="ignore", invalid="raise"):
-        expected = np.geterr()
-        Team(3).run(work)
-    assert found == dict.fromkeys(range(3), expected)
+    with all_of(3) as team:
+        for over in "ignore", "raise":
+            with np.errstate(over=over, invalid="raise"):
+                expected = np.geterr()
+                team.run(work)
+            assert found == dict.fromkeys(range(3), expected)
 
 
-def test_threads_that_cannot_be_had(monkeypatch):
-    start = threading.Thread.start
+def test_a_thread_is_tried_again_until_the_system_lets_go_of_an_old_one(monkeypatch):
+    start, refused = _thread.start_new_thread, []
 
-    def second_fails(thread):
-        if threading.active_count() > before:
-            raise RuntimeError("can't start new thread")
-        start(thread)
+    def refused_at_first(function, arguments):
+        if len(refused) < 3:
+            refused.append(1)
+            refuse(function, arguments)
+        return start(function, arguments)
 
-    before = threading.active_count()
-    monkeypatch.setattr(threading.Thread, "start", second_fails)
-    with pytest.raises(TrainingError, match="cannot start a thread to share the work: can't start new thread; with OPENBLAS"):
-        Team(3).run(lambda n, meet: meet())
-    assert threading.active_count() == before
+    monkeypatch.setattr(_thread, "start_new_thread", refused_at_first)
+    with all_of(3) as team:
+        team.run(lambda n, meet: meet())
+
+
+@pytest.mark.parametrize("fault", [refuse, lambda function, arguments: START(die, arguments)], ids=["refused", "dies"])
+def test_threads_that_cannot_be_had(monkeypatch, fault):
+    """One that dies before it runs a line has no way to tell, and nobody waits for it."""
+
+    begun = []
+
+    def second_fails(function, arguments):
+        begun.append(1)
+        return (START if len(begun) == 1 else fault)(function, arguments)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setattr(threads, "PATIENCE", 0)
+    monkeypatch.setattr(_thread, "start_new_thread", second_fails)
+    with team_of(3) as team:
+        assert team is ALONE
+    assert _thread._count() == 0
+
+
+def test_a_thread_that_ends_without_a_word(monkeypatch):
+    def work(n, meet):
+        meet()
+        if n == 1:
+            raise MemoryError
+        meet()
+
+    class Full(list):
+        append = die
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    with all_of(3) as team:
+        team._errors = Full()
+        with pytest.raises(MemoryError, match="a thread that shared the work has ended"):
+            team.run(work)
 
 
 def test_a_network_does_without_threads_that_cannot_be_had(tmp_path, monkeypatch):
@@ -83,49 +169,82 @@ def test_a_network_does_without_threads_that_cannot_be_had(tmp_path, monkeypatch
     expected = load_network(cfg, srand=1).predict(symbols)
     network = load_network(cfg, srand=1)
     network.sharing = Sharing(threads=3)
-    assert can_start(2)
-
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert not can_start(1)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     with pytest.warns(UserWarning, match="no more threads can be started: one does all the work"):
         np.testing.assert_array_equal(network.predict(symbols), expected)
     assert network.sharing == Sharing()
 
 
-def test_a_run_saves_when_a_thread_cannot_be_had_in_the_middle_of_a_call(tmp_path, monkeypatch):
-    """Whichever thread it is, of which layer, forward or backward; the run that goes on from there is the undisturbed one."""
-    monkeypatch.chdir(tmp_path)
+def test_a_run_goes_on_without_threads_that_cannot_be_had_any_more(here, monkeypatch):
     monkeypatch.setattr(network_module, "sharing_of_a_call", lambda *_: Sharing(threads=3))
-    cfg, text, start, begun, fails_at = write_cfg(tmp_path), write_text(tmp_path), threading.Thread.start, 0, None
+    monkeypatch.setattr(threads, "PATIENCE", 0)
+    begun = []
 
-    def counted(thread):
-        nonlocal begun
-        begun += thread._target.__name__ == "guarded"  # not those that can_start() tries
-        if begun == fails_at:
-            begun += 1
-            raise RuntimeError("can't start new thread")
-        start(thread)
+    def counted(function, arguments):
+        begun.append(1)
+        return (START if len(begun) <= 5 else refuse)(function, arguments)
 
-    monkeypatch.setattr(threading.Thread, "start", counted)
-    words = ("train", cfg, text, "--max-batches", 4, "-srand", 1, "--valid-fraction", 0.1, "--backup")
+    monkeypatch.setattr(_thread, "start_new_thread", counted)
+    result = run("train", "tiny.cfg", "text.bin", "--max-batches", 6, "--quiet")
+    assert result.code == 0 and len(begun) == 6
+    assert result.err.count("warning: no more threads can be started: one does all the work\n") == 1
+    assert (here / "backup" / "tiny_final.weights").exists()
+
+
+def test_a_run_saves_when_a_thread_fails_in_the_middle_of_a_call(here, monkeypatch):
+    """Of whichever layer, forward or backward; the run that goes on from there is the undisturbed one."""
+    monkeypatch.setattr(network_module, "sharing_of_a_call", lambda *_: Sharing(threads=3))
+    met, fails_at, meet = 0, None, Team._meet
+
+    def counted(team, n):
+        nonlocal met
+        met += n == 2
+        if n == 2 and met == fails_at:
+            raise MemoryError("just here")
+        meet(team, n)
+
+    monkeypatch.setattr(Team, "_meet", counted)
+    words = ("train", "tiny.cfg", "text.bin", "--max-batches", 4, "-srand", 1, "--valid-fraction", 0.1, "--backup")
     assert run(*words, "whole").code == 0
-    weights, total = (tmp_path / "whole" / "tiny_final.weights").read_bytes(), begun
+    weights, total = (here / "whole" / "tiny_final.weights").read_bytes(), met
     each = total // 4
     for fails_at in range(total - each, total - 1, max(1, each // 4)):
-        begun, folder = 0, f"at{fails_at}"
+        met, folder = 0, f"at{fails_at}"
         result = run(*words, folder)
         saved, last = result.err.splitlines()[-2:]
         assert result.code == 1, fails_at
-        assert last.startswith("pydarknet: cannot start a thread to share the work: can't start new thread; ")
+        assert last.startswith("pydarknet: out of memory: just here; "), result.err
         assert saved.startswith(f"pydarknet: saved {folder}/tiny.backup after iteration "), result.err
         assert run(*words, folder, "--resume").code == 0
-        assert (tmp_path / folder / "tiny_final.weights").read_bytes() == weights
-    begun, fails_at = 0, 1
-    result = run(*words, "never")
-    assert result.code == 1 and result.err.startswith("pydarknet: cannot start a thread") and result.err.count("\n") == 1
+        assert (here / folder / "tiny_final.weights").read_bytes() == weights
+
+
+IN_NO_MEMORY = """
+import resource, sys
+import numpy as np
+from pydarknet import load_network
+from pydarknet.sharing import Sharing
+network, ids, kept = load_network("tiny.cfg", srand=1), np.zeros((8, 4), int), []
+network.sharing = Sharing(threads=2)
+for _ in range(3):
+    network.train_call(ids, ids)
+size = 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size - 8_000_000, size - 8_000_000))
+try:
+    while True:
+        network.train_call(ids, ids)
+        kept.append(bytearray(100_000))
+except MemoryError:
+    kept.clear()
+    print("told")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the bound of memory is Linux's")
+def test_memory_that_runs_out_hangs_nothing(here):
+    """The new thread finds no memory to run its first line in."""
+    done = subprocess.run([sys.executable, "-c", IN_NO_MEMORY], capture_output=True, timeout=60)
+    assert done.stdout == b"told\n", done.stderr
 
 
 @pytest.mark.parametrize("make", [LSTM, GRU])
@@ -143,7 +262,8 @@ def test_product(count):
     random = np.random.default_rng(1)
     a, b = random.normal(size=(7, 5)), random.normal(size=(5, 4))
     out = np.empty((7, 4))
-    Team(count).product(a, b, out)
+    with all_of(count) as team:
+        team.product(a, b, out)
     np.testing.assert_allclose(out, a @ b, rtol=1e-14)
 
 
@@ -175,19 +295,21 @@ def test_a_layer_in_parts(make, make_x, count, norm):
     """12 units in 2, 3 and 5 parts, the last of unequal sizes, are the whole; training, and reading on."""
     results = []
     for parts in (1, count):
-        team, random = Team(parts), np.random.default_rng(2)
+        random = np.random.default_rng(2)
         layer = make(make_x(np.random.default_rng(3)).shape[2], H, batch_normalize=norm, dtype=np.float64, random=random)
         layer.u_biases.value[:] = random.normal(size=len(layer.u_biases.value))
         for state in layer.state(B).values():  # and from zeros W h₋₁ has no variance at all
             state[:] = random.normal(size=state.shape)
         found = []
-        for call in range(2):  # the second from the state that the first leaves
-            x, dy = make_x(np.random.default_rng(call)), random.normal(size=(T, B, H))
-            found += [layer.forward(x, True, team).copy(), layer.backward(dy.copy(), team=team)]
-            found += [getattr(layer, f"d{name}0") for name in layer.states]
+        with all_of(parts) as team:
+            for call in range(2):  # the second from the state that the first leaves
+                x, dy = make_x(np.random.default_rng(call)), random.normal(size=(T, B, H))
+                found += [layer.forward(x, True, team).copy(), layer.backward(dy.copy(), team=team)]
+                found += [getattr(layer, f"d{name}0") for name in layer.states]
         found += [p.gradient for p in layer.parameters] + [a.copy() for a in layer.state(B).values()]
         found += [statistic.value.copy() for statistic in layer.statistics]
-        found.append(layer.forward(make_x(np.random.default_rng(9)), team=team).copy())
+        with all_of(parts) as team:
+            found.append(layer.forward(make_x(np.random.default_rng(9)), team=team).copy())
         assert len(layer._tape.parts) == parts
         results.append([a for a in found if a is not None])
     assert len(results[0]) == len(results[1])
@@ -206,9 +328,9 @@ def test_threads_share_the_memory_of_rolling_statistics(monkeypatch):
     x, results = dense(np.random.default_rng(1)), []
     for parts in (1, 2):
         layer = LSTM(30, H, batch_normalize=True, dtype=np.float64, random=np.random.default_rng(2))
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, all_of(parts) as team:
             patch.setattr(np, "full", slow)
-            layer.forward(x, True, Team(parts))
+            layer.forward(x, True, team)
         results.append([statistic.value for statistic in layer.statistics])
     for one, several in zip(*results, strict=True):
         np.testing.assert_allclose(several, one, rtol=0, atol=1e-12 * np.abs(one).max())
