@@ -201,7 +201,7 @@ FAULTS = [
     Fault(
         "the .previous of an older run is kept",
         "training/backups.py",
-        "_previous(self.checkpoint).unlink(missing_ok=True)",
+        "self.previous.unlink(missing_ok=True)",
         "pass",
         "training/test_backups.py",
     ),
@@ -215,8 +215,8 @@ FAULTS = [
     Fault(
         "a run that memory fails is not saved",
         "cli/run.py",
-        "except Exception:  # of a mistake in the program too: the work is not lost with it",
-        "except (PydarknetError, BrokenPipeError):",
+        "except Exception as first:  # of a mistake in the program too: the work is not lost with it",
+        "except (PydarknetError, BrokenPipeError) as first:",
         "cli/test_train.py::test_an_error_on_the_way_loses_nothing",
     ),
     Fault(
@@ -426,10 +426,55 @@ FAULTS = [
         "cli/test_checkpoints.py",
     ),
     Fault(
+        "of checkpoints: one before the newest that cannot be read is thrown away",
+        "training/backups.py",
+        "if not of_use or (",
+        "if (",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "a step with which not all went well is not put back",
+        "cli/run.py",
+        "if pending:",
+        "if False:",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "a step is logged when it has been saved",
+        "cli/run.py",
+        """            for report in reports:
+                report(step, sample)
+            with stop.undisturbed():
+                backups.after(step)
+                pending = False
+""",
+        """            with stop.undisturbed():
+                backups.after(step)
+                pending = False
+            for report in reports:
+                report(step, sample)
+""",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "an iteration that is put back is logged twice",
+        "cli/log.py",
+        "while goes_on and unfinished and end",
+        "while False and end",
+        "cli/test_checkpoints.py",
+    ),
+    Fault(
+        "a held-out text is read again at every save",
+        "training/validation.py",
+        '{"text": self._digest,',
+        '{"text": self.corpus.digest(),',
+        "training/test_faults.py",
+    ),
+    Fault(
         "of checkpoints: a new run throws the good one away before one that cannot be read",
         "training/backups.py",
-        "(not readable or self._begun_with(before))",
-        "self._begun_with(before)",
+        "(not readable or self._begun_with(self.previous))",
+        "self._begun_with(self.previous)",
         "cli/test_checkpoints.py",
     ),
     Fault(

@@ -498,8 +498,7 @@ def test_what_is_named_in_the_end_is_there(here, words):
     code = """if True:
         import shutil, sys
         from pydarknet.cli import main
-        from pydarknet.training.samples import Samples
-from pydarknet.training.trainer import Trainer
+        from pydarknet.training.trainer import Trainer
         step = Trainer.step
         def stepped(self):
             found = step(self)
