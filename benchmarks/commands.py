@@ -36,10 +36,11 @@ def seconds_of(folder, size, iterations, *options, ranks=0):
     log = folder / "log"
     log.unlink(missing_ok=True)
     train = [sys.executable, "-m", "pydarknet", "train", "net.cfg", "text", "--srand", "1", "--overwrite"]
-    line = [*train, "--quiet", "--log", "log", "--max-batches", str(iterations), *options]
+    line = [*train, "--quiet", "--no-sample", "--log", "log", "--max-batches", str(iterations), *options]
     variables = dict(os.environ)
     if ranks:
         variables["OPENBLAS_NUM_THREADS"] = "1"
         line = [MPIEXEC, "-n", str(ranks), *line, "--mpi"]
     subprocess.run(line, cwd=folder, env=variables, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=600)
-    return [json.loads(record)["seconds"] for record in log.read_text().splitlines()][2:]
+    records = map(json.loads, log.read_text().splitlines())
+    return [record["seconds"] for record in records if "seconds" in record][2:]  # no header, no sample
