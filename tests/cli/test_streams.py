@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell"
 
 LINES = {  # of every command: words, and whether it writes to standard output
     "corpus": "stdlib out.txt --max-bytes 5000",
-    "new": "new.cfg --text text.bin --minutes 1 --overwrite",
+    "new": "new.cfg --text text.bin --minutes 1e-1 --overwrite",
     "train": "tiny.cfg text.bin",
     "generate": "net.cfg net.weights -len 20",
     "generatetactic": "net.cfg net.weights proof.txt -len 20",
