@@ -466,7 +466,7 @@ FAULTS = [
     Fault(
         "a held-out text is read again at every save",
         "training/validation.py",
-        '{"text": self._digest,',
+        '{"text": self.text_digest,',
         '{"text": self.corpus.digest(),',
         "training/test_faults.py",
     ),

@@ -140,6 +140,12 @@ def typed_without(names, start):
     return kept
 
 
+def with_options(words, options):
+    """The ``words`` of a command line with ``options`` at their end, or before the ``--`` after which no word is an option."""
+    place = words.index("--") if "--" in words else len(words)
+    return [*words[:place], *options, *words[place:]]
+
+
 command = partial(click.command, cls=Command)
 
 

@@ -7,12 +7,12 @@ from itertools import groupby
 import click
 
 from pydarknet.cli.commands import Choice, command
-from pydarknet.cli.options import PATH, cfg_argument, color_option, dialect_option, read_text, weights_argument
+from pydarknet.cli.options import PATH, cfg_argument, color_option, dialect_option, name_of, read_text, weights_argument
 from pydarknet.cli.streams import in_colour
 from pydarknet.errors import InputError, TextError
 from pydarknet.inference.cells import features_of, find_cells, read_cells
 from pydarknet.network import load_network
-from pydarknet.system.files import check_output, show, why, write_atomically
+from pydarknet.system.files import check_output, reported, show, write_atomically
 from pydarknet.views.cells_page import page
 from pydarknet.views.characters import columns_of, rows
 
@@ -67,8 +67,7 @@ def look(cfg, weights, text, layer, cell, gate, find, patterns, html, color, dia
     if find or patterns:
         _print_found(found)
     if html:
-        name = "standard input" if text == "-" else show(text)
-        content, count = page(name, cells, found, cell)
+        content, count = page(name_of(text), cells, found, cell)
         _write(html, content)
         room = "" if count == H else f": {count} of {H} cells, those found and the liveliest; a shorter text has room for all"
         click.echo(f"Saved {show(html)}{room}")
@@ -121,7 +120,5 @@ def _mark(value):
 
 
 def _write(path, text):
-    try:
+    with reported(TextError, path, "cannot write the page"):
         write_atomically(path, [text.encode("utf-8", "backslashreplace")])
-    except (OSError, ValueError) as error:
-        raise TextError(f"{show(path)}: cannot write the page: {why(error)}") from None

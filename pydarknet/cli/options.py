@@ -127,13 +127,17 @@ def open_text(path):
         yield io.BufferedReader(_Readable(file, show(path)))
 
 
+def name_of(path):
+    """What messages call the text at ``path``: - and None are standard input."""
+    return "standard input" if path in (None, "-") else show(path)
+
+
 def read_text(path, longest, what="text"):
     """The bytes of :func:`open_text`, up to ``longest`` of them: a pipe may have no end. Raises TextError for more."""
     with open_text(path) as file:
         data = file.read(longest + 1)
     if len(data) > longest:
-        name = "standard input" if path in (None, "-") else show(path)
-        raise TextError(f"{name}: more than {longest:,} bytes: give a shorter {what}")
+        raise TextError(f"{name_of(path)}: more than {longest:,} bytes: give a shorter {what}")
     return data
 
 

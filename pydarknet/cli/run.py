@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import click
 
-from pydarknet.cli.commands import argument, to_copy, typed_without
+from pydarknet.cli.commands import argument, to_copy, typed_without, with_options
 from pydarknet.cli.progress import make_report
 from pydarknet.cli.streams import tell
 from pydarknet.errors import PydarknetError
@@ -31,23 +31,19 @@ def run_and_tell(trainer, steps, backups, reports, samples, print_every, checkpo
         return
     with make_report(trainer, print_every) if print_every else nullcontext() as progress:  # it ends before the last lines
         step = _run(trainer, steps, backups, [*reports, progress] if progress else reports, samples, stop)
-    if not trainer.done:
-        try:
-            _tell_saved(trainer, _saved(backups.save, stop))
-        except PydarknetError:
-            _tell_what_is_saved(trainer, backups)
-            raise
-        sys.exit(stop.code)
     try:
-        final = _saved(backups.save_final, stop)
+        saved = _saved(backups.save_final if trainer.done else backups.save, stop)
     except PydarknetError:
         _tell_what_is_saved(trainer, backups)
         raise
+    if not trainer.done:
+        _tell_saved(trainer, saved)
+        sys.exit(stop.code)
     if trainer.stopped_early:
         tell(f"stopped after iteration {trainer.iteration}: {trainer.validation.patience} measurements without a new best")
-    click.echo(f"Saved {show(final)}")
+    click.echo(f"Saved {show(saved)}")
     if trainer.validation:
-        _tell_best(trainer, backups, final, step)
+        _tell_best(trainer, backups, saved, step)
 
 
 def follow(trainer, steps, stop):
@@ -157,7 +153,5 @@ def tell_what_next(trainer, backups, cfg, start, as_bytes):
     if trainer.network.inputs <= 256:
         words = ["pydarknet", "generate", cfg, weights, "-len", "500", *["--bytes"] * as_bytes]
         click.echo(f"Write text: {to_copy(words)}")
-    words = typed_without(NOT_AGAIN, start)
-    place = words.index("--") if "--" in words else len(words)
-    words[place:place] = "--resume", "--max-batches", str(2 * trainer.max_batches)
+    words = with_options(typed_without(NOT_AGAIN, start), ["--resume", "--max-batches", str(2 * trainer.max_batches)])
     click.echo(f"Train on:   {to_copy(['pydarknet', *words])}")

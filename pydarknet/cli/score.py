@@ -15,6 +15,7 @@ from pydarknet.cli.options import (
     cfg_argument,
     color_option,
     dialect_option,
+    name_of,
     read_text,
     seed_option,
     showing,
@@ -74,7 +75,7 @@ def score(cfg, weights, text, top, by, as_json, html, color, seed, dialect):
     network = load_network(cfg, weights, batch=1, time_steps=1, dialect=dialect)
     if network.inputs > 256:
         raise InputError(f"score is for networks over bytes: the cfg has inputs={network.inputs}")
-    data, name = read_text(text, IN_MEMORY), "standard input" if text == "-" else show(text)
+    data, name = read_text(text, IN_MEMORY), name_of(text)
     with Corpus.from_symbols(data, name) as corpus:
         scored = surprise(
             network, blocks_of_corpus(corpus, network.inputs), DEFAULT_SEED if seed is None else os.fsencode(seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pydarknet.cli.commands import Number, argument, command, to_copy, typed_without, typed_words
+from pydarknet.cli.commands import Number, argument, command, to_copy, typed_without, typed_words, with_options
 from pydarknet.cli.log import Picture, check_log, check_names, header, open_log
 from pydarknet.cli.options import (
     PATH,
@@ -426,9 +426,7 @@ def _command_for_this_text(run, start, symbols):
         if not (given["valid_file"] or given["valid_fraction"]):
             fraction, parts = held_out_of(symbols)
             more += ["--valid-fraction", str(fraction), "--valid-parts", str(parts)]
-    place = words.index("--") if "--" in words else len(words)
-    words[place:place] = more
-    told = to_copy(["pydarknet", *words])
+    told = to_copy(["pydarknet", *with_options(words, more)])
     return told if len(told) <= LONGEST // 2 else None
 
 

@@ -17,8 +17,8 @@ The contract. A layer owns three separate things, and no optimizer and no file:
 
 ``forward(x, train)`` returns the output; ``backward(dy)`` adds d(loss)/d(parameter) to the gradients
 and returns d(loss)/d(input). Outputs are views into the tape, valid until the next ``forward``.
-Gradients are of descent everywhere; Darknet's ascending ``delta`` is minus ours. Both methods
-are handed the :class:`~pydarknet.system.threads.Team` of threads that shares out the work.
+Gradients are of descent everywhere; Darknet's ascending ``delta`` is minus ours. Both methods are
+handed the :class:`~pydarknet.system.threads.Team` of threads that shares out the work.
 
 A new layer is one file with a subclass of :class:`Layer` and one line in :mod:`pydarknet.layers.registry`.
 """

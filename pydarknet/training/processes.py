@@ -1,10 +1,10 @@
 """Training on several cores: processes that share out the streams of a batch.
 
 The streams of a batch meet only in the sum of their gradients. So each process runs a part of them,
-forward and backward, on a core of its own, and the gradients are added. They meet once
-a call, and no process waits for another within it. (Threads of the matrix library on both cores must
-wait for each other twice a step, and leave all that is not a matrix product to one core.) Darknet does
-the same with several GPUs, but it averages weights.
+forward and backward, on a core of its own, and the gradients are added. They meet once a call, and no
+process waits for another within it. (Threads of the matrix library on both cores must wait for each
+other twice a step, and leave all that is not a matrix product to one core.) Darknet does the same with
+several GPUs, but it averages weights.
 
 This process is one of them; the others are its forks. Parameters, states and symbols are in memory that
 all see; each has gradients of its own. The result is that of one process but for the order in which

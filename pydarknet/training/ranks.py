@@ -184,7 +184,7 @@ class Ranks:
             "pydarknet": __version__,
             "cfg": json.dumps(run_state.meaning(trainer.network)),
             "text": trainer.text_digest,
-            "held-out text": held_out and held_out.corpus.digest(),
+            "held-out text": held_out and held_out.text_digest,
             "command line": settings,
         }
         every = self._comm.allgather(list(facts.values()))

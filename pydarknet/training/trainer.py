@@ -146,7 +146,7 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self._unmeasured is None and (self.iteration >= self.max_batches or self.stopped_early)
+        return not self.unfinished and (self.iteration >= self.max_batches or self.stopped_early)
 
     @property
     def unfinished(self) -> bool:

@@ -42,7 +42,7 @@ class Validation:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be a whole number from 1")
         self.network = network
-        self.corpus, self._digest = corpus, corpus.digest()  # now: later a file may have shrunk
+        self.corpus, self.text_digest = corpus, corpus.digest()  # now: later a file may have shrunk
         self.patience, self.plateau = patience, plateau
         samples = network.streams * network.time_steps * network.subdivisions
         self.every = every or max(100, math.ceil(len(corpus) * FORWARD / (samples * 0.1)))
@@ -104,7 +104,7 @@ class Validation:
 
     def facts(self):
         """What it has seen, and of which text."""
-        return {"validation": {"text": self._digest, **self._seen()}}
+        return {"validation": {"text": self.text_digest, **self._seen()}}
 
     def _seen(self):
         return {name: getattr(self, name) for name in (*SEEN, "recent")}
@@ -139,7 +139,7 @@ class Validation:
         known = facts.get("validation") or {}
         if type(known) is not dict:
             raise ValueError("has no usable 'validation'")
-        return known if known.get("text") == self._digest else {}
+        return known if known.get("text") == self.text_digest else {}
 
     def measure(self, interrupted=None):
         """The mean cross-entropy of the held-out text, in nats a symbol. Raises Interrupted if ``interrupted()`` on the way."""

@@ -30,8 +30,9 @@ T, B, H = 70, 5, 12  # more than one block of steps
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     """Others, such as tqdm's, may have begun with an earlier test."""
-    before, until = _thread._count(), time.monotonic() + 5
+    before = _thread._count()
     yield
+    until = time.monotonic() + 5
     while _thread._count() > before and time.monotonic() < until:
         time.sleep(0.001)
     assert _thread._count() <= before
