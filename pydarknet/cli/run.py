@@ -70,8 +70,8 @@ def _what_is_kept(backups, going_on):
 def _run(trainer, steps, backups, reports, samples, stop):
     """Train to the end or a signal, saving and reporting; return the last Step. Whatever ends it, the work is saved.
 
-    A step is saved when it has been logged: what a killed run logged beyond its checkpoint is taken back, and what was missing
-    would be missing for ever. One with which not all went well is put back, to be measured, logged and saved again.
+    A step is logged first and saved after that: --resume can take lines beyond the checkpoint out of a log, but cannot add
+    one that is missing. If anything fails in between, the step is put back: the run that goes on measures, logs and saves it.
     """
     begun, step, pending = trainer.iteration, None, False
 

@@ -410,9 +410,9 @@ def _checkpoint_to_resume(folder, base, dialect):
 def _command_for_this_text(run, start, symbols):
     """The command, to be copied, that trains on this text from the weights of ``run``, the path of its files without ending.
 
-    It is the command at hand but for what is of that run, as ``start``, the file that it names to begin with. Of a network
-    that was chosen it takes the cfg, and holds out as much of a text of ``symbols``. None where there are no weights, or
-    where it is too long for a message.
+    It is the command as typed, without what belongs to the old run, such as ``start``, the file it began with. If the network
+    was chosen for a text, it names the saved cfg, and holds out the share that suits a text of ``symbols``. None if there are
+    no weights, or if it is too long for a message.
     """
     files = (f"{run}{ending}" for ending in ("_best.weights", ".backup", "_final.weights"))
     weights = next(filter(os.path.isfile, files), None)

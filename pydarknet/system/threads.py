@@ -24,15 +24,15 @@ import numpy as np
 
 _NAMES = "scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads"
 _HOMES = "numpy._core._multiarray_umath", "numpy.core._multiarray_umath"  # of NumPy 2 and 1
-LOOK = 0.05  # seconds after which who waits looks whether the others are still there
-PATIENCE = 0.2  # seconds that a thread may be refused: one that has ended counts until the system has let go of it
+LOOK = 0.05  # seconds: so often a thread that waits checks that the others are alive
+PATIENCE = 0.2  # seconds to try again when a thread is refused: for a moment the system still counts one that has ended
 
 
 class Team:
     """``count`` threads that share out the work of a call, the calling thread among them: see :func:`team_of`.
 
-    It may happen that a thread ends without a word, when not even the memory to tell of it is left. So who waits for others
-    looks now and then whether they are still there.
+    A thread may die without a word, when no memory is left to say so. So whoever waits checks now and then that the others are
+    alive.
     """
 
     def __init__(self, count=1):

@@ -154,7 +154,7 @@ class Trainer:
         return self._unmeasured is not None
 
     def put_back(self, step: Step) -> None:
-        """Yield ``step``, the last one, once more when the run goes on, and measure again: not all was done that follows it."""
+        """Yield ``step``, the last one, again when the run goes on, and measure again: what should follow it has failed."""
         self._unmeasured = {name: getattr(step, name) for name in UNMEASURED}
         if self.validation:
             self.validation.forget()
